@@ -1,0 +1,127 @@
+"""The kernel-pattern set: every 3x3 kernel keeps four entries in one of a library's arrangements, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slr_det.projections.registry import Shape, budget, projection
+from slr_det.projections.topk import largest
+
+ENTRIES = 4  # nonzeros of a pattern
+AREA = 9  # entries of a 3x3 kernel
+CENTRE = 4
+
+Pattern = tuple[int, ...]
+
+
+def _mask(entries: Sequence[int]) -> Pattern:
+    return tuple(int(i in entries) for i in range(AREA))
+
+
+ALL: tuple[Pattern, ...] = tuple(_mask(entries) for entries in combinations(range(AREA), ENTRIES))
+WITH_CENTRE: tuple[Pattern, ...] = tuple(pattern for pattern in ALL if pattern[CENTRE])
+DEFAULT: tuple[Pattern, ...] = tuple(
+    _mask(entries)
+    for entries in (
+        (0, 1, 3, 4),
+        (1, 2, 4, 5),
+        (3, 4, 6, 7),
+        (4, 5, 7, 8),
+        (1, 3, 4, 5),
+        (1, 3, 4, 7),
+        (1, 4, 5, 7),
+        (3, 4, 5, 7),
+    )
+)
+LIBRARIES: dict[str, tuple[Pattern, ...]] = {"default": DEFAULT, "centre": WITH_CENTRE, "all": ALL}
+
+
+def _normalise(patterns: Any) -> dict[str, Any]:
+    if isinstance(patterns, str):
+        if patterns not in LIBRARIES:
+            raise ValueError(
+                f"option 'patterns' is {patterns!r}, expected {', '.join(LIBRARIES)} or a list of masks"
+            )
+        return {"patterns": patterns}
+    if not isinstance(patterns, Sequence) or not patterns:
+        raise ValueError(
+            f"option 'patterns' is {patterns!r}, expected {', '.join(LIBRARIES)} or a list of masks"
+        )
+    return {"patterns": [list(_read(pattern)) for pattern in patterns]}
+
+
+def _read(pattern: Any) -> Pattern:
+    flat: list[Any] = []
+    for row in pattern if isinstance(pattern, Sequence) else [pattern]:
+        flat += list(row) if isinstance(row, Sequence) and not isinstance(row, str) else [row]
+    if isinstance(pattern, str):
+        flat = [int(c) if c in "01" else c for c in pattern if c not in "/ "]
+    if len(flat) != AREA or any(entry not in (0, 1) for entry in flat) or sum(flat) != ENTRIES:
+        raise ValueError(f"pattern {pattern!r} is not a 3x3 mask of 0 and 1 with {ENTRIES} ones")
+    return tuple(int(entry) for entry in flat)
+
+
+def _check(shapes: Sequence[Shape], patterns: Any) -> str | None:
+    for shape in shapes:
+        if len(shape) != 4:
+            return f"shape {list(shape)} is no convolution, kernel_pattern needs 3x3 kernels"
+        if tuple(shape[2:]) != (3, 3):
+            return f"kernel is {shape[2]}x{shape[3]}, kernel_pattern needs 3x3"
+    return None
+
+
+def _kernels(keep: float, total: int) -> int:
+    return budget(min(1.0, keep * AREA / ENTRIES), total)
+
+
+def _count(shapes: Sequence[Shape], keep: float, patterns: Any) -> int:
+    return ENTRIES * _kernels(keep, sum(shape[0] * shape[1] for shape in shapes))
+
+
+def _parse(text: str) -> Mapping[str, Any] | None:
+    head, _, library = text.partition(":")
+    return {"patterns": library} if head == "kernel_pattern" and library else None
+
+
+def _label(patterns: Any) -> str:
+    if isinstance(patterns, str):
+        return "kernel_pattern" if patterns == "default" else f"kernel_pattern:{patterns}"
+    return f"kernel_pattern ({len(patterns)} own)"
+
+
+@projection("kernel_pattern", normalise=_normalise, check=_check, count=_count, parse=_parse, label=_label)
+def kernel_pattern(tensors: Sequence[Tensor], keep: float, *, patterns: Any = "default") -> list[Tensor]:
+    """Project onto 3x3 convolutions whose kernels each have their nonzeros inside one pattern of a library.
+
+        argmin_Z ||W - Z||^2  subject to  support(Z[o, i]) in a pattern for every kernel, and
+        nonzero kernels(Z) <= q = round(keep * 9/4 * kernels), at least 1, where keep < 4/9
+
+    Separable: each kernel takes the pattern that holds most of its squared norm (ties to the pattern listed first),
+    and the q kernels with the largest such energies over all tensors of the group stay. From keep = 4/9 up every
+    kernel stays.
+    """
+    library = LIBRARIES[patterns] if isinstance(patterns, str) else tuple(tuple(p) for p in patterns)
+    best = [_best(tensor, library) for tensor in tensors]
+    total = sum(energy.numel() for _, energy in best)
+    quota = _kernels(keep, total)
+    masks = [mask for mask, _ in best]
+    if quota < total:
+        kept = largest([energy for _, energy in best], quota)
+        for mask, kernels in zip(masks, kept, strict=True):
+            mask &= kernels[:, :, None, None]
+    return masks
+
+
+def _best(tensor: Tensor, library: Sequence[Pattern]) -> tuple[Tensor, Tensor]:
+    """The best pattern's mask (out, in, 3, 3) and its energy (out, in), float64, for every kernel."""
+    squares = tensor.reshape(tensor.shape[0], tensor.shape[1], AREA).double().square()
+    table = torch.tensor(library, dtype=torch.float64, device=tensor.device)
+    energies = squares @ table.T
+    energy, choice = energies.max(-1)
+    choice = energies.argmax(-1)
+    return table.bool()[choice].reshape(tensor.shape), energy
