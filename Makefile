@@ -53,7 +53,7 @@ lint: $(STAMP) ## ruff, mypy and the import rules
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
-	$(VENV)/bin/lint-imports
+	$(VENV)/bin/lint-imports --no-logo
 
 format: $(STAMP) ## rewrite the files as ruff wants them
 	$(VENV)/bin/ruff check --fix

@@ -1,0 +1,135 @@
+"""The repository keeps its own promises: versions agree, configs launch, nothing of one machine is committed."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+import slr_det
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+SOURCES = sorted([*(ROOT / "slr_det").rglob("*.py"), *(ROOT / "adapters").rglob("*.py")])
+
+# What names one person's machine, or the place where it gets its packages.
+HOME_FOLDER = re.compile(r"(?<![\w.~-])/(?:home|Users|root|tmp)/[\w.-]+")
+PACKAGE_INDEX = re.compile(
+    r"--(?:extra-)?index-url|--find-links|https?://[^\s\"']*/simple\b|pythonhosted\.org"
+)
+
+
+def tracked() -> list[Path]:
+    run = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        pytest.skip(f"not a git checkout: {run.stderr.strip()}")
+    return [ROOT / name for name in run.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_the_changelog_opens_with_the_version_of_the_package() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    versions = re.findall(r"^## \[?(\d+\.\d+\.\d+[\w.]*)", changelog, flags=re.MULTILINE)
+    assert versions, "CHANGELOG.md has no entry"
+    assert versions[0] == slr_det.__version__
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_config_opens_with_its_own_launch_command(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    opening = text[: re.search(r"^[^#\n]", text, flags=re.MULTILINE).start()]  # type: ignore[union-attr]
+    assert re.search(r"python -m slr_det\.\w+ ", opening), "no launch command in the opening comment"
+    assert path.relative_to(ROOT).as_posix() in opening, "the launch command names another file"
+    assert isinstance(yaml.safe_load(text), dict)
+
+
+def test_no_tracked_file_names_a_home_folder_or_a_package_index() -> None:
+    found = []
+    for path in tracked():
+        if path == Path(__file__):
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        for number, line in enumerate(text.splitlines(), start=1):
+            if HOME_FOLDER.search(line) or PACKAGE_INDEX.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()}")
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("line", "bad"),
+    [
+        ("data: /home/alice/coco", True),
+        ("weights: '/root/yolov3.pt'", True),
+        ("pip install x --index-url https://host/simple", True),
+        ("docker run -v DATA:/data", False),
+        ("see https://example.org/home/page and ~/runs", False),
+        ("uv pip install -e '.[yolo]'", False),
+    ],
+)
+def test_the_patterns_tell_a_machine_from_a_document(line: str, bad: bool) -> None:
+    assert bool(HOME_FOLDER.search(line) or PACKAGE_INDEX.search(line)) is bad
+
+
+def test_no_lock_file_and_no_model_is_tracked() -> None:
+    names = [path.name for path in tracked()]
+    assert [name for name in names if name == "uv.lock" or name.endswith((".pt", ".pth", ".onnx"))] == []
+
+
+def test_every_pin_lies_in_the_supported_range() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = [Requirement(text) for text in project["dependencies"] + extras["yolo"] + extras["dev"]]
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    for requirement in wanted:
+        assert requirement.name in pins, f"constraints.txt has no version for {requirement.name}"
+        assert requirement.specifier.contains(pins[requirement.name]), f"{requirement} excludes its own pin"
+
+
+def test_every_target_that_a_document_names_is_in_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+    assert {"help", "install", "demo", "test", "lint", "bench", "clean"} <= targets
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / ".ci" / "run"]
+    for path in documents:
+        named = set(
+            re.findall(r"(?:`|^\s*)make ([a-z-]+)", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        )
+        assert named <= targets, f"{path.relative_to(ROOT)} names {sorted(named - targets)}"
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    commands = [line for line in script.splitlines() if line and not line.startswith(("#", "set ", "cd "))]
+    assert commands == ["make test"]
+    assert "make test" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_local_links_of_the_documents_lead_somewhere() -> None:
+    broken = []
+    for path in tracked():
+        if path.suffix != ".md":
+            continue
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text(encoding="utf-8")):
+            if "://" not in target and not (path.parent / target).exists():
+                broken.append(f"{path.relative_to(ROOT)}: {target}")
+    assert broken == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_is_public_has_a_docstring(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    public = [node for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")]
+    bare = [f"{node.name} (line {node.lineno})" for node in public if not ast.get_docstring(node)]
+    if path.read_text(encoding="utf-8").strip() and not ast.get_docstring(tree):
+        bare.insert(0, "the module itself")
+    assert bare == []
