@@ -30,11 +30,12 @@ $(STAMP): pyproject.toml constraints.txt
 	done; \
 	[ -n "$$base" ] || { echo "error: no Python 3.11 or newer among: $(CANDIDATES). Install one, or name it: make install PYTHON=/path/to/python3.11" >&2; exit 1; }; \
 	"$$base" -c 'import ensurepip, venv' >/dev/null 2>&1 || { echo "error: $$base has no venv module. Install it (Debian, Ubuntu: apt install python3-venv), or name another interpreter: make install PYTHON=..." >&2; exit 1; }; \
-	if [ -e $(VENV)/.incomplete ] || ! $(PY) -m pip --version >/dev/null 2>&1; then \
+	if [ -e $(VENV)/.incomplete ] || ! $(PY) -c '' >/dev/null 2>&1; then \
 	  rm -rf $(VENV); mkdir $(VENV); touch $(VENV)/.incomplete; \
 	  echo "creating $(VENV) with $$base"; "$$base" -m venv $(VENV); \
 	fi; \
 	touch $(VENV)/.incomplete; \
+	$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip >/dev/null; \
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt uv; \
 	echo "installing slr-det with its yolo and dev extras (about 5 GB on disk)"; \
 	$(PY) -m uv pip install --quiet --python $(PY) -e ".[yolo,dev]" -c constraints.txt; \
