@@ -1,0 +1,397 @@
+"""The engine: the state of one run of a pruning method, and the only object that changes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from slr_det import lagrangian, masks, methods, statefile
+from slr_det.errors import CheckpointError, ConfigError, NumericsError
+from slr_det.groups import ParamGroup
+from slr_det.methods import Hyper, MethodState
+from slr_det.methods.parts import require_finite_tensors, weights_of
+
+__all__ = ["Engine", "Hyper"]
+
+_VERSION = 1
+_STEPS_NEEDED = 3.0  # of the exponential decay of W - Z: e^-3 leaves 5 %
+
+
+class Engine:
+    """Runs one pruning method over the weights of a model, inside any training loop.
+
+    One iteration is any number of optimizer steps (an epoch by default)::
+
+        for epoch in range(epochs):
+            for batch in loader:
+                loss = task_loss(model, batch)
+                engine.observe(loss)
+                (loss + engine.penalty()).backward()
+                optimizer.step(); optimizer.zero_grad()
+                engine.after_step()
+            engine.end_iteration()
+        engine.hard_prune()
+
+    The engine holds Z and Lam (together twice the pruned weights) on the weights' device and never re-parametrises
+    the model. Methods that prune from the start (oneshot) set the pruned weights to zero on construction.
+
+    Args:
+        groups: From :func:`slr_det.groups.build_groups`.
+        method: A registered method: slr, admm, penalty, gradual, oneshot, none.
+        iterations: How many iterations the run will have, at least 1.
+        hyper: Hyperparameters; defaults if None.
+        distributed: Whether to average the objective over the ranks of torch.distributed; None means if it is
+            initialised. Every rank must then build the same engine and make the same calls.
+
+    Attributes:
+        history: One record per ended iteration, see :func:`slr_det.methods.record`, and ``seconds``, the time its end
+            took. Callers may add keys of JSON types.
+
+    Raises:
+        ConfigError: Unknown method, no groups, or fewer than one iteration.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[ParamGroup],
+        method: str = "slr",
+        *,
+        iterations: int,
+        hyper: Hyper | None = None,
+        distributed: bool | None = None,
+    ) -> None:
+        if not groups:
+            raise ConfigError("the engine has no parameter groups; select at least one parameter to prune")
+        if iterations < 1:
+            raise ConfigError(f"iterations is {iterations}, expected at least 1")
+        self.groups = list(groups)
+        self.iterations = iterations
+        self.hyper = hyper or Hyper()
+        self.history: list[dict[str, Any]] = []
+        self._method = methods.get(method)
+        self._distributed = distributed
+        self._named = {name: tensor for group in self.groups for name, tensor in group.params}
+        self._state = self._method.init(self.groups, self.hyper, iterations)
+        self._kept: masks.MaskKeeper | None = None
+        device = next(iter(self._named.values())).device
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self._loss_sum = torch.zeros((), dtype=dtype, device=device)
+        self._loss_weight = 0.0
+        self.after_step()
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return self._method.name
+
+    @property
+    def state(self) -> MethodState:
+        """Z, multipliers, masks and scalars after the last ended iteration; live tensors, not copies."""
+        return self._state
+
+    @property
+    def iteration(self) -> int:
+        """How many iterations have ended."""
+        return self._state.iteration
+
+    # -- while an iteration trains ------------------------------------------------------------------------
+
+    def start(self, objective: Callable[[], float]) -> None:
+        """Evaluate f(W^0) before the first step, so that condition (6) can be tested at k = 1.
+
+        Only with ``objective: fixed``; without this call (6) counts as satisfied at k = 1.
+
+        Args:
+            objective: Returns the mean task loss on the batches held for the run.
+        """
+        if self.hyper.objective == "fixed" and self.iteration == 0 and "objective" in self._state.scalars:
+            value = self._mean(float(objective()), 1.0)
+            self._require_finite_objective(value)
+            self._state.scalars["objective"] = value
+
+    def penalty(self, scale: float | Tensor = 1.0) -> Tensor:
+        """The term scale * (<Lam, W - Z> + rho/2 ||W - Z||^2), to be added to the loss (equation 4).
+
+        Args:
+            scale: What the trainer multiplies its mean loss by, for example the batch size.
+
+        Returns:
+            Differentiable 0-dim float32 tensor on the weights' device; a constant zero for methods without a penalty
+            and after hard pruning. No host synchronisation on an accelerator.
+        """
+        if not self._penalised:
+            return torch.zeros((), dtype=torch.float32, device=self._loss_sum.device)
+        z = [self._state.z[name] for name in self._named]
+        return lagrangian.penalty(list(self._named.values()), z, self._multipliers(), self.hyper.rho) * scale
+
+    def observe(self, loss: Tensor, weight: float = 1.0) -> None:
+        """Add a batch to the running objective f(W^k), on the device and without a synchronisation.
+
+        Args:
+            loss: Mean task loss per sample of the batch, without the penalty; one element.
+            weight: How much the batch counts, for example its number of samples.
+        """
+        self._loss_sum += loss.detach().reshape(()).to(self._loss_sum) * weight
+        self._loss_weight += weight
+
+    def attach(self, optimizer: torch.optim.Optimizer, scale: float = 1.0) -> RemovableHandle:
+        """Add the penalty's gradient before every step of ``optimizer``, for trainers whose loss is out of reach.
+
+        The difference to :meth:`penalty` in the loss: the gradient is added after clipping and unscaling.
+
+        Args:
+            optimizer: The optimizer of the groups' weights (of all or some of them).
+            scale: What the trainer multiplies its mean loss by, summed over accumulated batches.
+
+        Returns:
+            A handle whose ``remove()`` detaches the engine again.
+
+        Raises:
+            ConfigError: The optimizer holds none of the weights. At a step: it carries ``grad_scale``, that is, it
+                unscales gradients inside a fused step, where this gradient would be divided by the scale too.
+        """
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        names = [name for name, tensor in self._named.items() if id(tensor) in held]
+        if not names:
+            raise ConfigError(
+                "the optimizer holds none of the pruned parameters; attach the engine to the one that trains them"
+            )
+
+        def add_gradient(opt: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            if getattr(opt, "grad_scale", None) is not None:
+                raise ConfigError(
+                    "the optimizer unscales gradients inside its fused step (grad_scale), after this hook; call "
+                    "scaler.unscale_(optimizer) before the step, set fused=False, or add engine.penalty() to the loss"
+                )
+            if not self._penalised:
+                return
+            for name in names:
+                tensor = self._named[name]
+                lam = [self._state.multipliers[name]] if self._state.multipliers else []
+                if tensor.grad is None:
+                    tensor.grad = torch.zeros_like(tensor)
+                z = [self._state.z[name]]
+                lagrangian.add_gradient([tensor.grad], [tensor.detach()], z, lam, self.hyper.rho, scale)
+
+        return optimizer.register_step_pre_hook(add_gradient)
+
+    def after_step(self, *others: Mapping[str, Tensor]) -> None:
+        """Enforce the masks, if there are any, on the weights and on other copies of them.
+
+        Call it after every optimizer step, and with the averaged copy's tensors after that was updated.
+
+        Args:
+            others: Tensors by parameter name, such as ``dict(ema.named_parameters())``.
+        """
+        if self._state.masks:
+            masks.MaskKeeper(self._state.masks).apply(self._named, *others)
+        if self._kept is not None:
+            self._kept.apply(self._named, *others)
+
+    # -- between iterations -------------------------------------------------------------------------------
+
+    def end_iteration(self, objective: Callable[[], float] | None = None) -> dict[str, Any]:
+        """End the iteration: update Z, multipliers, step size or masks, as the method has it.
+
+        Args:
+            objective: Evaluates f(W^k) on the batches held for the run; called with ``objective: fixed`` only.
+
+        Returns:
+            The record that was appended to the history.
+
+        Raises:
+            NumericsError: A weight, a multiplier or the training loss is NaN or infinite. The state is unchanged.
+            ConfigError: The method needs an objective and there is none.
+        """
+        began = time.perf_counter()
+        if self.hyper.objective == "fixed":
+            value = None if objective is None else self._mean(float(objective()), 1.0)
+        else:
+            value = self._mean(self._loss_sum, self._loss_weight)
+        self._require_finite_objective(value)
+        self._state, record = self._method.end_iteration(self.groups, self.hyper, self._state, value)
+        self._loss_sum.zero_()
+        self._loss_weight = 0.0
+        self.after_step()
+        record["seconds"] = time.perf_counter() - began
+        self.history.append(record)
+        return record
+
+    def supports(self, named: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """The masks hard pruning would use now: the support of the projection of W itself.
+
+        Args:
+            named: Other tensors with the same names and shapes (an averaged copy); None for the model's own.
+
+        Returns:
+            Bool masks by parameter name, True where a weight stays.
+        """
+        return masks.supports(self.groups, named)
+
+    def hard_prune(self) -> dict[str, Tensor]:
+        """W <- projection of W, in place. From now on the penalty is zero and :meth:`after_step` keeps the zeros.
+
+        Returns:
+            Bool masks by parameter name, True where a weight stays.
+        """
+        found = masks.hard_prune(self.groups)
+        self._kept = masks.MaskKeeper(found)
+        return found
+
+    def check(
+        self, lr: float, momentum: float = 0.0, loss_scale: float = 1.0, steps_per_iteration: int = 1
+    ) -> str | None:
+        """Warn if the run is too short for W to reach Z, so that hard pruning would be a shock.
+
+        SGD closes W - Z at a rate of lr * rho * loss_scale / (1 - momentum) per step; over the run that must add up
+        to well above 1.
+
+        Args:
+            lr: Mean learning rate of the run.
+            momentum: Momentum of the optimizer.
+            loss_scale: What the trainer multiplies its mean loss by, per optimizer step.
+            steps_per_iteration: Optimizer steps in one iteration.
+
+        Returns:
+            One sentence that says what to raise, and to what; None if all is well or the method has no penalty.
+        """
+        if not self._method.uses_penalty:
+            return None
+        per_step = lr * self.hyper.rho * loss_scale / (1.0 - momentum)
+        total = per_step * self.iterations * steps_per_iteration
+        if total >= _STEPS_NEEDED:
+            return None
+        factor = _STEPS_NEEDED / total if total > 0 else math.inf
+        remaining = 100.0 * math.exp(-total)
+        return (
+            f"the penalty closes only {100 - remaining:.0f} % of W - Z in this run (iterations * steps * lr * rho * "
+            f"loss scale / (1 - momentum) = {total:.3g}, expected at least {_STEPS_NEEDED:g}), so hard pruning will "
+            f"cost accuracy: raise rho to {self.hyper.rho * factor:.3g}, or lr to {lr * factor:.3g}, or the "
+            f"iterations to {math.ceil(self.iterations * factor) if math.isfinite(factor) else 'more'}"
+        )
+
+    # -- saving -------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on bit for bit: tensors (live, not copies), numbers, strings, lists and dicts.
+
+        May be taken in the middle of an iteration; with torch.distributed take it at an iteration's end, since the
+        running objective is each rank's own until then.
+        """
+        return {
+            "version": _VERSION,
+            "run": self._identity(),
+            "state": self._state._asdict(),
+            "kept": None if self._kept is None else dict(self._kept.masks),
+            "history": [dict(record) for record in self.history],
+            "loss_sum": self._loss_sum.clone(),
+            "loss_weight": self._loss_weight,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state saved by an engine of the same method, hyperparameters and groups.
+
+        Raises:
+            CheckpointError: It is of another run (the first difference is named) or not complete. Nothing has been
+                changed then.
+        """
+        if state.get("version") != _VERSION:
+            raise CheckpointError(
+                f"the engine state has version {state.get('version')!r}, expected {_VERSION}; resume with the slr_det "
+                "that wrote it, or start a new run"
+            )
+        difference = statefile.first_difference(state["run"], self._identity())
+        if difference:
+            raise CheckpointError(
+                f"the engine state is of another run: {difference}; resume with the settings it was saved with, "
+                "or start a new run"
+            )
+        saved = state["state"]
+        for key in ("z", "multipliers"):
+            _require_like(key, saved[key], getattr(self._state, key))
+        for key, found in (("masks", saved["masks"]), ("kept", state["kept"] or {})):
+            _require_like(key, found, {n: self._named[n] for n in found if n in self._named})
+        for key in ("z", "multipliers"):
+            for name, tensor in getattr(self._state, key).items():
+                tensor.copy_(saved[key][name])
+        self._state = self._state._replace(
+            iteration=saved["iteration"], masks=self._placed(saved["masks"]), scalars=dict(saved["scalars"])
+        )
+        self._kept = None if state["kept"] is None else masks.MaskKeeper(self._placed(state["kept"]))
+        self.history = [dict(record) for record in state["history"]]
+        self._loss_sum.copy_(state["loss_sum"])
+        self._loss_weight = float(state["loss_weight"])
+
+    def save(self, path: str | Path) -> Path:
+        """Write the state to a file, whole or not at all; StorageError if it cannot be written."""
+        return statefile.save_state(path, self.state_dict(), kind="engine")
+
+    def load(self, path: str | Path) -> None:
+        """Read a state written by :meth:`save`; CheckpointError (with the path) if it is damaged or of another run."""
+        state = statefile.load_state(path, kind="engine")
+        try:
+            self.load_state_dict(state)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+
+    # -- inside -------------------------------------------------------------------------------------------
+
+    @property
+    def _penalised(self) -> bool:
+        return self._method.uses_penalty and self._kept is None
+
+    def _multipliers(self) -> list[Tensor]:
+        multipliers = self._state.multipliers
+        return [multipliers[name] for name in self._named] if multipliers else []
+
+    def _identity(self) -> dict[str, Any]:
+        """What must agree between a saved state and the run that takes it over."""
+        return {
+            "method": self.method,
+            "hyper": self.hyper.to_dict(),
+            "iterations": self.iterations,
+            "groups": statefile.describe_groups(self.groups),
+        }
+
+    def _placed(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: mask.to(self._named[name].device) for name, mask in found.items()}
+
+    def _mean(self, total: float | Tensor, weight: float) -> float | None:
+        """The weighted mean over all ranks; None if nothing was observed."""
+        both = torch.zeros(2, dtype=self._loss_sum.dtype, device=self._loss_sum.device)
+        both[0], both[1] = total, weight
+        if self._distributed is not False and dist.is_available() and dist.is_initialized():
+            dist.all_reduce(both)
+        elif self._distributed:
+            raise ConfigError(
+                "distributed is true but torch.distributed is not initialised; initialise it or leave it out"
+            )
+        summed, weights = both.tolist()
+        return summed / weights if weights > 0 else None
+
+    def _require_finite_objective(self, value: float | None) -> None:
+        if value is not None and not math.isfinite(value):
+            # A bad weight makes the loss bad too: name the weight then.
+            require_finite_tensors(weights_of(self.groups), self._state)
+            raise NumericsError(
+                f"the training loss is {value} in iteration {self.iteration + 1}; lower the learning rate or rho, or "
+                "train in full precision, and resume from the last checkpoint"
+            )
+
+
+def _require_like(key: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError unless both hold tensors of the same names and shapes."""
+    shapes = [{name: list(tensor.shape) for name, tensor in tensors.items()} for tensors in (found, expected)]
+    difference = statefile.first_difference(shapes[0], shapes[1], key)
+    if difference:
+        raise CheckpointError(
+            f"the engine state is not complete: {difference}; resume from another checkpoint"
+        )

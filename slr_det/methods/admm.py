@@ -1,0 +1,62 @@
+"""ADMM pruning: the baseline with multipliers that move every iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from slr_det.groups import ParamGroup
+from slr_det.lagrangian import measure
+from slr_det.methods.parts import (
+    kept_fraction,
+    load_unprojected,
+    project,
+    projected_weights,
+    require_finite,
+    shift_multipliers,
+    weights_of,
+    zeros_like_weights,
+)
+from slr_det.methods.protocol import Hyper, MethodState, Record, record, register
+
+
+@register
+@dataclass(frozen=True)
+class ADMM:
+    """Z = projection of W + Lam/rho, then Lam += rho (W - Z), every iteration.
+
+    Source: Zhang et al., "A systematic DNN weight pruning framework using ADMM" (2018), with Lam = rho U for its
+    scaled dual U. The multipliers are constants of the training loss: no gradient flows through them.
+    """
+
+    name: str = "admm"
+    uses_penalty: bool = True
+
+    def init(self, groups: Sequence[ParamGroup], hyper: Hyper, iterations: int) -> MethodState:
+        """Z^0 = projection of W^0, Lam^0 = 0."""
+        return MethodState(0, projected_weights(groups), zeros_like_weights(groups), {}, {})
+
+    def end_iteration(
+        self, groups: Sequence[ParamGroup], hyper: Hyper, state: MethodState, objective: float | None
+    ) -> tuple[MethodState, Record]:
+        """Project, then move the multipliers."""
+        k, rho = state.iteration + 1, hyper.rho
+        named = weights_of(groups)
+        w = list(named.values())
+        z, lam = [state.z[n] for n in named], [state.multipliers[n] for n in named]
+        before = measure(w, z, lam)
+        require_finite(before, named, state)
+        load_unprojected(w, z, lam, rho, None)
+        project(groups, state.z)
+        after = measure(w, z, lam).after_update(rho)
+        shift_multipliers(w, z, lam, rho)
+        return state._replace(iteration=k), record(
+            self.name,
+            k,
+            objective=objective,
+            distance=after.distance,
+            distance_before=before.distance,
+            penalty=after.penalty(rho),
+            rho=rho,
+            keep=kept_fraction(groups, state.z),
+        )

@@ -1,0 +1,83 @@
+"""Gradual magnitude pruning: masks that tighten along a cubic schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from slr_det.groups import ParamGroup
+from slr_det.methods.parts import norm_outside, numel_of, require_finite_weights, support_of, weights_of
+from slr_det.methods.protocol import Hyper, MethodState, Record, record, register
+
+
+def scheduled_keep(target: float, k: int, iterations: int, ramp_start: float, ramp_end: float) -> float:
+    """The keep ratio at the end of iteration k: 1 - target_sparsity * (1 - (1 - t)^3).
+
+    Source: Zhu and Gupta, "To prune, or not to prune" (2017), equation 1, with initial sparsity 0. t runs from 0
+    to 1 between the fractions ``ramp_start`` and ``ramp_end`` of the iterations.
+    """
+    begin, end = ramp_start * iterations, ramp_end * iterations
+    t = min(1.0, max(0.0, (k - begin) / (end - begin)))
+    return target if t == 1.0 else target + (1.0 - target) * (1.0 - t) ** 3
+
+
+def _can_start_dense(group: ParamGroup) -> bool:
+    """Whether the group's set is everything at keep ratio 1; n:m and kernel patterns prune whatever the ratio."""
+    kept = group.projection.count([tensor.shape for _, tensor in group.params], 1.0)
+    return kept is None or kept == group.numel
+
+
+@register
+@dataclass(frozen=True)
+class Gradual:
+    """Magnitude masks at the end of every iteration, enforced from then on, down to the target keep ratio.
+
+    Sets that prune whatever the keep ratio (n:m, kernel patterns) cannot follow a schedule: their groups stay
+    dense until the ramp ends and are masked then.
+
+    Scalars of the state: ``iterations``, the horizon of the schedule.
+    """
+
+    name: str = "gradual"
+    uses_penalty: bool = False
+
+    def init(self, groups: Sequence[ParamGroup], hyper: Hyper, iterations: int) -> MethodState:
+        """No masks yet: the schedule starts dense."""
+        return MethodState(0, {}, {}, {}, {"iterations": float(iterations)})
+
+    @torch.no_grad()
+    def end_iteration(
+        self, groups: Sequence[ParamGroup], hyper: Hyper, state: MethodState, objective: float | None
+    ) -> tuple[MethodState, Record]:
+        """Recompute the masks at the keep ratio the schedule asks for."""
+        k = state.iteration + 1
+        iterations = int(state.scalars["iterations"] or 0)
+        named = weights_of(groups)
+        require_finite_weights(named, state)
+        target = support_of(groups, named)
+        before = norm_outside(named, target)
+        masks = {}
+        kept = 0
+        for group in groups:
+            keep = scheduled_keep(group.keep, k, iterations, hyper.ramp_start, hyper.ramp_end)
+            if keep == group.keep:
+                found = [target[name] for name in group.names]
+            elif keep < 1.0 and _can_start_dense(group):
+                found = group.projection.support([named[name] for name in group.names], keep)
+            else:
+                kept += group.numel
+                continue
+            masks.update(zip(group.names, found, strict=True))
+            kept += sum(int(mask.sum()) for mask in found)
+        # What the masks leave of the distance: weights that stay for now and that the target drops.
+        outside = {name: target[name] | ~masks[name] if name in masks else target[name] for name in named}
+        return state._replace(iteration=k, masks=masks), record(
+            self.name,
+            k,
+            objective=objective,
+            distance=norm_outside(named, outside),
+            distance_before=before,
+            keep=kept / numel_of(groups),
+        )

@@ -1,0 +1,109 @@
+"""Surrogate Lagrangian Relaxation: equations (5) to (13) of Zhou et al."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from slr_det.errors import ConfigError
+from slr_det.groups import ParamGroup
+from slr_det.lagrangian import measure, projection_descends, weights_descend
+from slr_det.methods.parts import (
+    kept_fraction,
+    load_unprojected,
+    project,
+    projected_weights,
+    require_finite,
+    shift_multipliers,
+    weights_of,
+    zeros_like_weights,
+)
+from slr_det.methods.protocol import Hyper, MethodState, Record, record, register
+from slr_det.stepsize import contracted, contraction
+
+
+@register
+@dataclass(frozen=True)
+class SLR:
+    """Multipliers move only when the surrogate optimality conditions (6) and (11) hold, by contracting steps.
+
+    No copy of W^{k-1} is needed: Z and Lam do not change while iteration k trains, so the left-over of iteration
+    k - 1 in (6), (8) and (13) is two numbers, its penalty and its distance ||W^{k-1} - Z^{k-1}||.
+
+    Scalars of the state: ``step_size`` (s), ``penalty`` and ``distance`` (of W^{k-1}, Z^{k-1}, Lam), ``objective``
+    (f(W^{k-1}), None before the first).
+    """
+
+    name: str = "slr"
+    uses_penalty: bool = True
+
+    def init(self, groups: Sequence[ParamGroup], hyper: Hyper, iterations: int) -> MethodState:
+        """Z^0 = projection of W^0, Lam^0 = 0, s = s0."""
+        z = projected_weights(groups)
+        weights = weights_of(groups)
+        terms = measure(list(weights.values()), list(z.values()))
+        state = MethodState(0, z, zeros_like_weights(groups), {}, {})
+        require_finite(terms, weights, state)
+        scalars = {
+            "step_size": hyper.s0,
+            "penalty": terms.penalty(hyper.rho),
+            "distance": terms.distance,
+            "objective": None,
+        }
+        return state._replace(scalars=scalars)
+
+    def end_iteration(
+        self, groups: Sequence[ParamGroup], hyper: Hyper, state: MethodState, objective: float | None
+    ) -> tuple[MethodState, Record]:
+        """Steps 2 to 4 of an iteration: test (6), maybe (7); project (10); test (11), maybe (12)."""
+        if objective is None:
+            raise ConfigError(
+                f"iteration {state.iteration + 1} ends without an objective, which condition (6) needs; call "
+                "engine.observe(loss) after each batch, or set objective=fixed and pass a function that evaluates it"
+            )
+        k, rho = state.iteration + 1, hyper.rho
+        named = weights_of(groups)
+        w = list(named.values())
+        z, lam = [state.z[n] for n in named], [state.multipliers[n] for n in named]
+        step, distance_0, penalty_0 = _remembered(state)
+        a_k = contraction(k, hyper.M, hyper.r)
+
+        terms = before = measure(w, z, lam)
+        require_finite(before, named, state)
+        condition_6 = weights_descend(objective, before.penalty(rho), state.scalars["objective"], penalty_0)
+        first = contracted(step, a_k, distance_0, before.distance) if condition_6 else None
+        if first is not None:
+            step, terms = first, before.after_update(first)
+        load_unprojected(w, z, lam, rho, first)
+        project(groups, state.z)
+
+        after = measure(w, z, lam)
+        condition_11 = projection_descends(after.penalty(rho), terms.penalty(rho))
+        previous = before.distance if hyper.stepsize == "contractive" else distance_0
+        second = contracted(step, a_k, previous, after.distance) if condition_11 else None
+        if second is not None:
+            step, after = second, after.after_update(second)
+            shift_multipliers(w, z, lam, second)
+
+        penalty = after.penalty(rho)
+        scalars = {"step_size": step, "penalty": penalty, "distance": after.distance, "objective": objective}
+        return state._replace(iteration=k, scalars=scalars), record(
+            self.name,
+            k,
+            objective=objective,
+            distance=after.distance,
+            distance_before=before.distance,
+            step_size=step,
+            a_k=a_k,
+            condition_6=condition_6,
+            condition_11=condition_11,
+            penalty=penalty,
+            rho=rho,
+            keep=kept_fraction(groups, state.z),
+        )
+
+
+def _remembered(state: MethodState) -> tuple[float, float, float]:
+    """Step size, distance and penalty that iteration k - 1 left."""
+    step, distance, penalty = (state.scalars[key] for key in ("step_size", "distance", "penalty"))
+    return float(step or 0.0), float(distance or 0.0), float(penalty or 0.0)
