@@ -6,6 +6,7 @@ from slr_det.projections.block import block
 from slr_det.projections.kernel_pattern import kernel_pattern
 from slr_det.projections.nm import nm
 from slr_det.projections.registry import Projection, Support, get, names, projection
+from slr_det.projections.scan import keep_entries
 from slr_det.projections.slices import channels, filters
 from slr_det.projections.unstructured import unstructured
 
@@ -16,6 +17,7 @@ __all__ = [
     "channels",
     "filters",
     "get",
+    "keep_entries",
     "kernel_pattern",
     "names",
     "nm",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from slr_det.projections.registry import Shape, budget, projection
+from slr_det.projections.scan import row_chunks
 from slr_det.projections.topk import largest
 
 
@@ -53,11 +54,15 @@ def block(tensors: Sequence[Tensor], keep: float, *, rows: int = 4, cols: int = 
 
 
 def block_energy(tensor: Tensor, rows: int, cols: int) -> Tensor:
-    """Squared norms (float64) of the blocks of the matrix view, shape (ceil(out/rows), ceil(rest/cols))."""
-    matrix = tensor.reshape(tensor.shape[0], -1)
-    height, width = matrix.shape
-    padded = torch.nn.functional.pad(matrix.double(), (0, -width % cols, 0, -height % rows))
-    tiles = padded.square().view(padded.shape[0] // rows, rows, padded.shape[1] // cols, cols)
+    """Squared norms (float64) of the blocks of the matrix view, shape (ceil(out / rows), ceil(rest / cols))."""
+    return torch.cat([_tile_energy(tensor[part], rows, cols) for part in row_chunks(tensor, rows)])
+
+
+def _tile_energy(tensor: Tensor, rows: int, cols: int) -> Tensor:
+    squares = tensor.reshape(tensor.shape[0], -1).double().square_()
+    height, width = squares.shape
+    padded = torch.nn.functional.pad(squares, (0, -width % cols, 0, -height % rows))
+    tiles = padded.view(padded.shape[0] // rows, rows, padded.shape[1] // cols, cols)
     return tiles.sum((1, 3))
 
 

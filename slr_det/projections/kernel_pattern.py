@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from slr_det.projections.nm import top_n
 from slr_det.projections.registry import Shape, budget, projection
+from slr_det.projections.scan import keep_entries, magnitude_keys, row_chunks
 from slr_det.projections.topk import largest
 
 ENTRIES = 4  # nonzeros of a pattern
@@ -105,23 +107,63 @@ def kernel_pattern(tensors: Sequence[Tensor], keep: float, *, patterns: Any = "d
     and the q kernels with the largest such energies over all tensors of the group stay. From keep = 4/9 up every
     kernel stays.
     """
-    library = LIBRARIES[patterns] if isinstance(patterns, str) else tuple(tuple(p) for p in patterns)
-    best = [_best(tensor, library) for tensor in tensors]
-    total = sum(energy.numel() for _, energy in best)
+    masks = [_arrange(tensor, patterns) for tensor in tensors]
+    total = sum(tensor.shape[0] * tensor.shape[1] for tensor in tensors)
     quota = _kernels(keep, total)
-    masks = [mask for mask, _ in best]
     if quota < total:
-        kept = largest([energy for _, energy in best], quota)
-        for mask, kernels in zip(masks, kept, strict=True):
-            mask &= kernels[:, :, None, None]
+        energies = [_energy(tensor, mask) for tensor, mask in zip(tensors, masks, strict=True)]
+        for mask, kept in zip(masks, largest(energies, quota), strict=True):
+            mask &= kept[:, :, None, None]
     return masks
 
 
-def _best(tensor: Tensor, library: Sequence[Pattern]) -> tuple[Tensor, Tensor]:
-    """The best pattern's mask (out, in, 3, 3) and its energy (out, in), float64, for every kernel."""
-    squares = tensor.reshape(tensor.shape[0], tensor.shape[1], AREA).double().square()
-    table = torch.tensor(library, dtype=torch.float64, device=tensor.device)
-    energies = squares @ table.T
-    energy, choice = energies.max(-1)
-    choice = energies.argmax(-1)
-    return table.bool()[choice].reshape(tensor.shape), energy
+def _arrange(tensor: Tensor, patterns: Any) -> Tensor:
+    """Mask (out, in, 3, 3) of every kernel's best pattern."""
+    mask = torch.empty(tensor.shape, dtype=torch.bool, device=tensor.device)
+    for rows in row_chunks(tensor):
+        part = tensor[rows]
+        if patterns == "all":
+            best = top_n(_entries(magnitude_keys(part)), ENTRIES).T
+        elif patterns == "centre":
+            best = _centred(_entries(magnitude_keys(part))).T
+        else:
+            library = DEFAULT if patterns == "default" else patterns
+            best = _from_library(_entries(part).double().square_(), library)
+        mask[rows] = best.reshape(part.shape)
+    return mask
+
+
+def _entries(part: Tensor) -> Tensor:
+    """The kernels' entries (out, in, 3, 3) as 9 contiguous rows, shape (9, out * in)."""
+    return part.reshape(-1, AREA).T.contiguous()
+
+
+def _centred(keys: Tensor) -> Tensor:
+    """Best of all patterns with the centre: the centre and the three largest of the others."""
+    others = top_n(torch.cat([keys[:CENTRE], keys[CENTRE + 1 :]]), ENTRIES - 1)
+    return torch.cat([others[:CENTRE], torch.ones_like(others[:1]), others[CENTRE:]])
+
+
+def _from_library(squares: Tensor, library: Sequence[Sequence[int]]) -> Tensor:
+    """Best of a list of patterns by the squared norm it holds (the first of equals), shape (out * in, 9)."""
+    best = torch.full_like(squares[0], -1.0)
+    choice = torch.zeros(squares.shape[1], dtype=torch.int32, device=squares.device)
+    for index, pattern in enumerate(library):
+        first, *others = (squares[entry] for entry in range(AREA) if pattern[entry])
+        energy = first.clone()
+        for square in others:
+            energy += square
+        better = energy > best
+        choice.masked_fill_(better, index)
+        torch.maximum(best, energy, out=best)
+    table = torch.tensor(library, dtype=torch.bool, device=squares.device)
+    return table.index_select(0, choice)
+
+
+def _energy(tensor: Tensor, mask: Tensor) -> Tensor:
+    """Squared norm (float64) that each kernel's pattern holds, shape (out, in)."""
+    parts = [
+        keep_entries(tensor[rows], mask[rows], torch.empty_like(tensor[rows])).double().square_().sum((2, 3))
+        for rows in row_chunks(tensor)
+    ]
+    return torch.cat(parts)

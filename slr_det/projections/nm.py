@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 from slr_det.projections.registry import Shape, projection
+from slr_det.projections.scan import magnitude_keys, row_chunks
+
+PAIRWISE = 32  # longest block ranked by comparing every pair
 
 
 def _normalise(n: int, m: int) -> dict[str, int]:
@@ -56,20 +59,37 @@ def nm(tensors: Sequence[Tensor], keep: float, *, n: int = 2, m: int = 4) -> lis
 
 
 def _blocks(tensor: Tensor, n: int, m: int) -> Tensor:
-    magnitude = tensor.abs()
     mask = torch.empty(tensor.shape, dtype=torch.bool, device=tensor.device)
     full = tensor.shape[1] // m * m
-    if full:
-        mask[:, :full] = top_n(torch.unflatten(magnitude[:, :full], 1, (-1, m)), n, dim=2).flatten(1, 2)
-    if full < tensor.shape[1]:
-        mask[:, full:] = top_n(magnitude[:, full:], n, dim=1)
+    for rows in row_chunks(tensor):
+        keys, part = magnitude_keys(tensor[rows]), mask[rows]
+        if full:
+            blocks = torch.unflatten(keys[:, :full], 1, (-1, m)).movedim(2, 0)
+            part[:, :full] = top_n(blocks, n).movedim(0, 2).flatten(1, 2)
+        if full < tensor.shape[1]:
+            part[:, full:] = top_n(keys[:, full:].movedim(1, 0), n).movedim(0, 1)
     return mask
 
 
-def top_n(scores: Tensor, n: int, dim: int) -> Tensor:
-    """Mask of the n largest scores along ``dim``, ties to the lower index."""
-    length = scores.shape[dim]
-    if n >= length:
-        return torch.ones(scores.shape, dtype=torch.bool, device=scores.device)
-    order = torch.argsort(scores, dim=dim, descending=True, stable=True).narrow(dim, 0, n)
-    return torch.zeros(scores.shape, dtype=torch.bool, device=scores.device).scatter_(dim, order, True)
+def top_n(keys: Tensor, n: int) -> Tensor:
+    """Mask of the n largest keys along dim 0, ties to the lower index.
+
+    Args:
+        keys: Integers whose order is the ranking; any shape.
+        n: How many to mark in each column; all of them where dim 0 is shorter.
+    """
+    size = keys.shape[0]
+    if n >= size:
+        return torch.ones(keys.shape, dtype=torch.bool, device=keys.device)
+    if size > PAIRWISE:
+        order = torch.argsort(keys, dim=0, descending=True, stable=True)[:n]
+        return torch.zeros(keys.shape, dtype=torch.bool, device=keys.device).scatter_(0, order, True)
+    # An entry stays where fewer than n entries go before it. Comparing every pair counts them without a sort.
+    keys = keys.contiguous()
+    before = torch.zeros(keys.shape, dtype=torch.uint8, device=keys.device)
+    for first in range(size):
+        for second in range(first + 1, size):
+            wins = keys[first] >= keys[second]
+            before[second] += wins
+            before[first] += ~wins
+    return before < n

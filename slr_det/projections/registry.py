@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from slr_det.errors import ConfigError, nearest
+from slr_det.projections.scan import keep_entries
 
 Shape = Sequence[int]
 
@@ -255,11 +256,6 @@ class Projection:
             for tensor, mask, target in zip(tensors, masks, out, strict=True):
                 keep_entries(tensor.detach(), mask, target.detach())
         return list(out)
-
-
-def keep_entries(tensor: Tensor, mask: Tensor, out: Tensor) -> None:
-    """``out`` <- ``tensor`` where ``mask``, +0.0 elsewhere (a product would leave -0.0, and NaN for inf * 0)."""
-    torch.where(mask, tensor, tensor.new_zeros(()), out=out)
 
 
 def _check_keep(keep: float) -> None:
