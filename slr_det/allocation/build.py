@@ -93,6 +93,12 @@ def allocate(
         problems.append("allocation 'layerwise' needs ratios; write them under prune.ratios")
     if method == "sensitivity" and sensitivity is None:
         problems.append("allocation 'sensitivity' needs a scan; run one first (slr_det.sensitivity.scan)")
+    fixed = _keeps_one_ratio(chosen)
+    if keep is None and target is None and ratios is None and not groups and not fixed and not problems:
+        problems.append(
+            "nothing says how much to prune; give prune.target_compression (such as 3.33x), prune.keep, prune.ratios "
+            "or prune.groups"
+        )
     choice = choose_units(
         layers,
         chosen,
@@ -192,10 +198,19 @@ def _drop_unscanned(choice: Choice, curves: Curves) -> None:
         if unit.keep is None and unit.name not in curves:
             if unit.declared:
                 raise ConfigError(
-                    f"groups: '{unit.name}' needs a keep of its own: a scan knows single layers only"
+                    f"group '{unit.name}' needs a keep of its own: a scan knows single layers only"
                 )
             choice.units.remove(unit)
             choice.reasons[unit.name] = "not in the sensitivity scan"
+
+
+def _keeps_one_ratio(projection: Projection) -> bool:
+    """Whether the set fixes the ratio by itself, as 2:4 does."""
+    shape = (1 << 10, 1 << 10)
+    if projection.check(shape) is not None:
+        return False
+    least, most = (projection.count([shape], keep) for keep in (1e-6, 1.0))
+    return least is not None and least == most
 
 
 def _projection(value: Projection | str | Mapping[str, Any], problems: list[str]) -> Projection:

@@ -9,9 +9,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from slr_det.errors import ConfigError, nearest
+from slr_det.yamlio import read_yaml
 
 _SECTIONS = ("keep", "prune_ratios")
 
@@ -57,7 +56,7 @@ def read_ratios(source: str | Path | Mapping[str, Any], *, origin: str = "ratios
         content: Any = source
     else:
         origin = str(source)
-        content = _load(Path(source))
+        content = read_yaml(source)
     if not isinstance(content, Mapping):
         raise ConfigError(
             f"{origin}: expected a mapping with 'keep:' or 'prune_ratios:', got {_type(content)}"
@@ -191,17 +190,6 @@ def to_number(value: object) -> float | None:
         return float(value)
     except ValueError:
         return None
-
-
-def _load(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot read ratios ({error.strerror or error}); check the path"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from error
 
 
 def _pairs(section: object, where: str) -> tuple[list[tuple[str, object]], list[str]]:

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from slr_det.allocation.ratios import Ratios, match_globs, match_ratios, to_number
-from slr_det.errors import ConfigError, nearest
+from slr_det.allocation.declared import Declared, read_groups
+from slr_det.allocation.ratios import Ratios, match_globs, match_ratios
 from slr_det.layers import Layer
 from slr_det.projections import Projection
 
 _TINY = 1e-12
-GROUP_KEYS = ("name", "params", "keep", "projection", "coupled")
 
 
 @dataclass(frozen=True)
@@ -94,15 +93,24 @@ def choose_units(
         found, in_full, more = match_ratios(ratios, names)
         named |= in_full
         choice.problems += more
-    grouped, declared = _declared_groups(groups, names, projection, choice.problems)
-    named |= declared
+    declared, more = read_groups(groups, projection)
+    choice.problems += more
+    owner: dict[str, Declared] = {}
+    for one in declared:
+        where = f"group '{one.name}'"
+        matched, in_full, more = match_globs(one.globs, names, where)
+        choice.problems += more
+        choice.problems += [
+            f"{where}: '{n}' is already in group '{owner[n].name}'" for n in matched if n in owner
+        ]
+        owner |= dict.fromkeys(matched, one)
+        named |= in_full
 
-    members: dict[str, list[Layer]] = {name: [] for name in grouped}
-    owner = {name: group for group, (params, _, _) in grouped.items() for name in params}
+    members: dict[str, list[Layer]] = {}
     for layer in layers:
         name = layer.name
         group = owner.get(name)
-        own = projection if group is None else grouped[group][1]
+        own = projection if group is None else group.projection
         flags = (dense_first and name not in named, dense_head and name not in named)
         if name in excluded:
             reason: str | None = f"excluded by '{excluded[name]}'"
@@ -118,16 +126,16 @@ def choose_units(
         if reason is not None:
             choice.reasons[name] = reason
         elif group is not None:
-            if not members[group]:
-                choice.units.append(Unit(group, (), own, grouped[group][2], declared=True))
-            members[group].append(layer)
+            if group.name not in members:
+                choice.units.append(Unit(group.name, (), own, group.keep, declared=True))
+            members.setdefault(group.name, []).append(layer)
         else:
             choice.units.append(Unit(name, (layer,), own, found.get(name)))
     choice.units = [_with_layers(unit, members, choice.problems) for unit in choice.units]
-    for group, inside in members.items():
-        if not inside and grouped[group][0]:
+    for name in dict.fromkeys(one.name for one in owner.values()):
+        if name not in members:
             choice.problems.append(
-                f"groups: '{group}' has no layer left; all it names are excluded or left dense"
+                f"group '{name}' has no layer left; all it names are excluded or left dense"
             )
     return choice
 
@@ -138,7 +146,7 @@ def _with_layers(unit: Unit, members: Mapping[str, Sequence[Layer]], problems: l
     unit = Unit(unit.name, tuple(members[unit.name]), unit.projection, unit.keep, declared=True)
     problem = unit.projection.check(*unit.shapes)
     if problem is not None:
-        problems.append(f"groups: '{unit.name}': {problem}")
+        problems.append(f"group '{unit.name}': {problem}")
     return unit
 
 
@@ -150,55 +158,6 @@ def _dense_by_nature(layer: Layer, dense_first: bool, dense_head: bool, *, named
     if layer.role == "head" and dense_head:
         return "detection head"
     return "depthwise" if layer.depthwise and not named else None
-
-
-def _declared_groups(
-    groups: Sequence[Mapping[str, Any]], names: Sequence[str], default: Projection, problems: list[str]
-) -> tuple[dict[str, tuple[list[str], Projection, float | None]], set[str]]:
-    """Each group's layers, projection and keep ratio; and the layers that groups name in full."""
-    result: dict[str, tuple[list[str], Projection, float | None]] = {}
-    in_full: set[str] = set()
-    taken: dict[str, str] = {}
-    for position, group in enumerate(groups, start=1):
-        name = str(group.get("name", f"group{position}"))
-        where = f"groups: '{name}'"
-        problems += [
-            f"{where}: unknown key '{key}'{nearest(str(key), GROUP_KEYS)}"
-            for key in group
-            if key not in GROUP_KEYS
-        ]
-        if name in result:
-            problems.append(f"{where} is declared twice; give each group its own name")
-            continue
-        globs = group.get("params", [])
-        globs = [globs] if isinstance(globs, str) else globs
-        if not isinstance(globs, Sequence) or not globs:
-            problems.append(f"{where}: params is {globs!r}, expected a list of parameter names or globs")
-            continue
-        matched, exact, more = match_globs([str(glob) for glob in globs], names, where)
-        problems += more
-        in_full |= exact
-        problems += [f"{where}: '{n}' is already in group '{taken[n]}'" for n in matched if n in taken]
-        taken.update(dict.fromkeys(matched, name))
-        keep = group.get("keep")
-        number = to_number(keep)
-        if keep is not None and (number is None or not 0.0 < number <= 1.0):
-            problems.append(f"{where}: keep is {keep!r}, expected a keep ratio in (0, 1]")
-        result[name] = (list(matched), _group_projection(group, default, where, problems), number)
-    return result, in_full
-
-
-def _group_projection(
-    group: Mapping[str, Any], default: Projection, where: str, problems: list[str]
-) -> Projection:
-    try:
-        projection = Projection.parse(group["projection"]) if "projection" in group else default
-        if "coupled" in group:
-            projection = Projection.from_dict({**projection.to_dict(), "coupled": group["coupled"]})
-    except ConfigError as error:
-        problems += [f"{where}: {problem}" for problem in error.problems]
-        return default
-    return projection
 
 
 def floor_and_ceiling(units: Sequence[Unit]) -> tuple[float, float]:

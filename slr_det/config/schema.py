@@ -1,0 +1,156 @@
+"""What a run is configured by: the settings, their defaults, and how each is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from slr_det import methods
+from slr_det.allocation import METHODS as ALLOCATIONS
+from slr_det.allocation import Ratios
+from slr_det.config import readers as read
+from slr_det.files import atomic_write
+from slr_det.methods import Hyper
+
+TASKS = ("yolo", "lane", "pointpillars", "classify")
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """How much is pruned, where, and onto which sets; see docs/allocation.md.
+
+    Attributes:
+        projection: Name or short form (``2:4``, ``block:4x4``), or a mapping with ``name`` and options.
+        allocation: How ratios are chosen: ``uniform``, ``layerwise``, ``erk``, ``global`` or ``sensitivity``.
+        keep: Fraction of the free layers' weights that stays, in (0, 1].
+        target_compression: All weights / nonzero weights to reach. Not together with ``keep``.
+        compression_over: What the target counts: ``model`` or ``groups``.
+        ratios: Keep ratios by layer name or glob.
+        include: Globs of the layers to prune; empty for all.
+        exclude: Globs of layers that stay dense.
+        dense_first: Leave the first layer dense.
+        dense_head: Leave the detection head dense.
+        groups: Layers that share a budget: mappings with name, params, keep, projection, coupled.
+        scan_ratios: Keep ratios that a sensitivity scan tries, largest first.
+    """
+
+    projection: str | dict[str, Any] = "unstructured"
+    allocation: str = "uniform"
+    keep: float | None = None
+    target_compression: float | None = None
+    compression_over: str = "model"
+    ratios: Ratios | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    dense_first: bool = True
+    dense_head: bool = True
+    groups: tuple[dict[str, Any], ...] = ()
+    scan_ratios: tuple[float, ...] = (0.7, 0.5, 0.3, 0.2, 0.1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain YAML types that are read back to the same settings."""
+        return {
+            **{f.name: _plain(getattr(self, f.name)) for f in fields(self)},
+            "ratios": None if self.ratios is None else self.ratios.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything a run is made of. Built by :func:`slr_det.config.load_config`.
+
+    Attributes:
+        task: The command line this is for.
+        model: Checkpoint, or architecture file together with ``dense_epochs``.
+        data: Data set as the adapter names it; empty where none is needed.
+        name: The run's folder in ``project``.
+        project: Folder of the runs.
+        seed: Seed of everything random.
+        device: In the trainer's notation; empty lets it choose.
+        method: Pruning methods, each run at the same budget.
+        epochs: Epochs of training under the method; one epoch is one iteration.
+        retrain_epochs: Epochs of masked retraining after hard pruning; 0 for none.
+        dense_epochs: Epochs of dense training first; 0 takes the weights of ``model``.
+        bn_recalibrate: Re-estimate batch-norm statistics after hard pruning.
+        prune: What is pruned.
+        slr: Hyperparameters of the methods.
+        train: Arguments passed through to the trainer.
+        retrain: Arguments of the trainer that differ in masked retraining, such as ``lr0``.
+        minimum: Metrics below which a command exits with 1; ``min:`` in a file.
+        paper: Published numbers shown beside the run's, or None.
+    """
+
+    task: str = "yolo"
+    model: str = ""
+    data: str = ""
+    name: str = "run"
+    project: str = "runs"
+    seed: int = 0
+    device: str = ""
+    method: tuple[str, ...] = ("slr",)
+    epochs: int = 15
+    retrain_epochs: int = 5
+    dense_epochs: int = 0
+    bn_recalibrate: bool = True
+    prune: PruneConfig = field(default_factory=PruneConfig)
+    slr: Hyper = field(default_factory=Hyper)
+    train: Mapping[str, Any] = field(default_factory=dict)
+    retrain: Mapping[str, Any] = field(default_factory=dict)
+    minimum: Mapping[str, float] = field(default_factory=dict)
+    paper: Mapping[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain YAML types, with the keys of a configuration file; ``load_config`` reads it back to an equal one."""
+        plain = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name != "minimum"}
+        return {**plain, "prune": self.prune.to_dict(), "slr": asdict(self.slr), "min": dict(self.minimum)}
+
+    def dump(self, path: str | Path) -> Path:
+        """Write the configuration as a YAML file that runs again; StorageError where it cannot be written."""
+        return atomic_write(path, yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True))
+
+
+SECTIONS = ("prune", "slr", "train", "retrain", "min", "paper")
+PASSED_THROUGH = ("train", "retrain")
+
+
+def known_keys() -> dict[str, read.Reader]:
+    """The reader of every key by its dotted name; free sections (train, retrain, min, paper) are not in it."""
+    keys: dict[str, read.Reader] = {
+        "task": read.choice(TASKS),
+        "model": read.model,
+        "data": read.text,
+        "name": read.text,
+        "project": read.text,
+        "seed": read.whole(0),
+        "device": read.device,
+        "method": read.choices(methods.names()),
+        "epochs": read.whole(1),
+        "retrain_epochs": read.whole(0),
+        "dense_epochs": read.whole(0),
+        "bn_recalibrate": read.flag,
+        "prune.projection": read.projection,
+        "prune.allocation": read.choice(ALLOCATIONS),
+        "prune.keep": read.optional(read.ratio),
+        "prune.target_compression": read.optional(read.rate),
+        "prune.compression_over": read.choice(("model", "groups")),
+        "prune.ratios": read.optional(read.layer_ratios),
+        "prune.include": read.globs,
+        "prune.exclude": read.globs,
+        "prune.dense_first": read.flag,
+        "prune.dense_head": read.flag,
+        "prune.groups": read.groups,
+        "prune.scan_ratios": read.ratios_between_0_and_1,
+    }
+    # The methods say themselves which hyperparameters there are, and check their ranges.
+    keys |= {f"slr.{f.name}": read.text if isinstance(f.default, str) else read.number for f in fields(Hyper)}
+    return keys
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return {key: _plain(item) for key, item in value.items()} if isinstance(value, Mapping) else value
