@@ -1,0 +1,169 @@
+"""The facts a report states beside its scores: versions, commit, and compression counted on the tensors."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slr_det import __version__
+
+_DISTRIBUTIONS = (
+    "torch",
+    "numpy",
+    "torchvision",
+    "matplotlib",
+    "ultralytics",
+    "ultralytics-opencv-headless",
+    "pycocotools",
+    "timm",
+    "mmengine",
+    "spconv",
+)
+
+
+def collect_versions() -> dict[str, str]:
+    """Versions of Python, slr_det and those of torch, numpy and the known trainers that are installed.
+
+    Read from the packages' metadata: no trainer is imported.
+    """
+    versions = {"python": platform.python_version(), "slr_det": __version__}
+    for name in _DISTRIBUTIONS:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    versions["torch"] = str(torch.__version__)  # unlike the metadata, always tells the CPU build from CUDA's
+    return versions
+
+
+def git_commit(path: str | Path | None = None) -> str | None:
+    """The commit checked out in the repository that holds ``path``, by default slr_det's own source.
+
+    The files under ``.git`` are read directly: no git program, no wait, no refusal over who owns the folder.
+
+    Returns:
+        40 (or 64) hexadecimal digits, or None outside a checkout. A package that is installed inside a
+        virtual environment of some other checkout has no commit either.
+    """
+    start = Path(__file__) if path is None else Path(path)
+    try:
+        start = start.resolve()
+        for folder in (start, *start.parents):
+            if folder.name in ("site-packages", "dist-packages"):
+                return None
+            if (folder / ".git").exists():
+                return _head(folder / ".git")
+    except (OSError, UnicodeDecodeError):
+        pass
+    return None
+
+
+def _head(git: Path) -> str | None:
+    if git.is_file():  # a submodule or a linked worktree: "gitdir: <path>"
+        git = (git.parent / git.read_text(encoding="utf-8").partition(":")[2].strip()).resolve()
+    head = (git / "HEAD").read_text(encoding="utf-8").strip()
+    if not head.startswith("ref:"):
+        return _digits(head)
+    reference = head.removeprefix("ref:").strip()
+    folders = [git]
+    if (git / "commondir").is_file():  # branches of a linked worktree live in the main repository
+        folders.append((git / (git / "commondir").read_text(encoding="utf-8").strip()).resolve())
+    for folder in folders:
+        if (folder / reference).is_file():
+            return _digits((folder / reference).read_text(encoding="utf-8").strip())
+    for folder in folders:
+        if (folder / "packed-refs").is_file():
+            for line in (folder / "packed-refs").read_text(encoding="utf-8").splitlines():
+                commit, _, name = line.partition(" ")
+                if name == reference:
+                    return _digits(commit)
+    return None
+
+
+def _digits(text: str) -> str | None:
+    return text if len(text) in (40, 64) and set(text) <= set("0123456789abcdef") else None
+
+
+def compression(
+    named: Mapping[str, Tensor],
+    keep: Mapping[str, float],
+    total_parameters: int | None = None,
+    *,
+    projections: str | Mapping[str, str | Mapping[str, Any]] = "unstructured",
+    reasons: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Count the nonzero weights of a pruned checkpoint: the ``compression`` block of a report.
+
+    The rate is all weights / nonzero weights, over the pruned groups and over the whole model.
+
+    Args:
+        named: Parameters of the pruned model by name, any shapes, dtypes and devices.
+        keep: Keep ratio of each pruned parameter's group, in (0, 1]; names absent here are dense.
+        total_parameters: Every parameter of the model, where ``named`` leaves some out; those count as
+            nonzero. Default: ``named`` is the whole model.
+        projections: The projection of the pruned parameters, one for all or by name.
+        reasons: Why a parameter is dense, by name.
+
+    Returns:
+        ``{"groups": {"weights", "nonzero", "rate"}, "model": {...}, "layers": [...]}``. One row per pruned
+        parameter and per other parameter of two or more dimensions; a layer that is not pruned has ``keep``
+        and ``projection`` None. Biases and norms count in ``model`` only. A rate is None where nothing is left.
+
+    Raises:
+        KeyError: ``keep`` names a parameter that ``named`` lacks.
+        ValueError: ``total_parameters`` is smaller than the number of weights in ``named``.
+    """
+    absent = [name for name in keep if name not in named]
+    if absent:
+        raise KeyError(f"keep names parameters that the model lacks: {', '.join(absent[:3])}")
+    reasons = reasons or {}
+    counts = _count_nonzero(named)
+    rows: list[dict[str, Any]] = []
+    for name, tensor in named.items():
+        ratio = keep.get(name)
+        if ratio is None and tensor.dim() < 2:
+            continue
+        kind = projections if isinstance(projections, str) else projections.get(name, "unstructured")
+        rows.append(
+            {
+                "name": name,
+                "shape": list(tensor.shape),
+                "weights": tensor.numel(),
+                "nonzero": counts[name],
+                "keep": None if ratio is None else float(ratio),
+                "projection": None if ratio is None else kind if isinstance(kind, str) else dict(kind),
+                "reason": reasons.get(name, "not selected") if ratio is None else None,
+            }
+        )
+    weights = sum(tensor.numel() for tensor in named.values())
+    total = weights if total_parameters is None else int(total_parameters)
+    if total < weights:
+        raise ValueError(f"total_parameters is {total}, but the parameters given hold {weights} weights")
+    pruned = [row for row in rows if row["keep"] is not None]
+    return {
+        "groups": _tally(sum(row["weights"] for row in pruned), sum(row["nonzero"] for row in pruned)),
+        "model": _tally(total, sum(counts.values()) + total - weights),
+        "layers": rows,
+    }
+
+
+def _count_nonzero(named: Mapping[str, Tensor]) -> dict[str, int]:
+    """Nonzero entries per tensor, with one transfer per device instead of one per tensor."""
+    by_device: dict[torch.device, list[str]] = {}
+    for name, tensor in named.items():
+        by_device.setdefault(tensor.device, []).append(name)
+    counts: dict[str, int] = {}
+    for names in by_device.values():
+        stacked = torch.stack([torch.count_nonzero(named[name].detach()) for name in names])
+        counts.update(zip(names, stacked.tolist(), strict=True))
+    return counts
+
+
+def _tally(weights: int, nonzero: int) -> dict[str, Any]:
+    return {"weights": weights, "nonzero": nonzero, "rate": weights / nonzero if nonzero else None}

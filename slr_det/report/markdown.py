@@ -1,0 +1,290 @@
+"""``report.md``: the page a person reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from slr_det.report.table import (
+    PHASE_LABELS,
+    Report,
+    duration,
+    headline,
+    metric_label,
+    metric_names,
+    number,
+    paper_rows,
+    phase_table,
+    rate,
+    runs,
+    score,
+    size,
+)
+
+_CLASSES_SHOWN = 12
+
+_PICTURES = {
+    "metric_vs_iteration": (
+        "Score after hard pruning",
+        "What the model would score if it were hard-pruned at each iteration. The marks at the right are the "
+        "final hard-pruned models, the dashed line is the dense model.",
+    ),
+    "convergence": (
+        "Convergence",
+        "Distance between the weights W and their sparse copies Z, and the step size s of the multipliers.",
+    ),
+    "conditions": (
+        "Conditions (6) and (11)",
+        "At which iterations the surrogate optimality conditions held, so that the multipliers moved.",
+    ),
+    "sparsity": (
+        "Sparsity per layer",
+        "Share of zero weights in each layer; grey rows are dense on purpose.",
+    ),
+    "heatmap": (
+        "Weights before and after",
+        "One layer as a matrix (filters x inputs), before and after hard pruning.",
+    ),
+}
+
+
+def markdown(report: Report) -> str:
+    """The whole page as Markdown; ``report`` is a valid report."""
+    blocks: list[str] = [f"# {report['name']}", result_sentence(report)]
+    if report["warnings"]:
+        blocks.append("\n".join(f"> **Warning:** {_line(warning)}" for warning in report["warnings"]))
+    blocks += ["## Scores", *_scores(report)]
+    blocks += ["## Compression", *_compression(report)]
+    blocks += ["## Budget", _budget(report)]
+    blocks += ["## How the method went", *_course(report)]
+    if report["compression"]["layers"]:
+        blocks += ["## Layers", *_layers(report)]
+    if report["plots"]:
+        blocks += ["## Pictures", *_pictures(report["plots"])]
+    blocks += ["## Make it again", *_reproduce(report)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def result_sentence(report: Report) -> str:
+    """The run in one sentence, for example "**slr** compressed ... 3.33x ...; AP50 0.871 -> 0.862 ..."."""
+    block = report["compression"]
+    metric = headline(report)
+    text = (
+        f"**{_line(report['method'])}** made the model **{rate(block['model']['rate'])} smaller** in nonzero weights, "
+        f"counted over the whole model ({rate(block['groups']['rate'])} over the pruned groups)"
+    )
+    if report["final_phase"] == "dense":
+        text = "The dense model, before any pruning"
+    steps = []
+    for phase, words in (
+        ("hard_prune", "after hard pruning"),
+        ("bn_recalibrated", "with the batch norms recalibrated"),
+        ("retrain", f"after {_epochs(report, 'retrain')}masked retraining"),
+    ):
+        if phase in report["phases"]:
+            steps.append(f"-> **{number(score(report, phase, metric))}** {words}")
+    if "dense" in report["phases"]:
+        steps.insert(0, f"{number(score(report, 'dense', metric))} dense")
+    return (
+        f"{text}; {metric_label(metric)} {', '.join(steps).replace(', ->', ' ->')}." if steps else f"{text}."
+    )
+
+
+def _epochs(report: Report, phase: str) -> str:
+    epochs = report["phases"].get(phase, {}).get("epochs")
+    if epochs is None:
+        return ""
+    return f"{epochs:g} epoch{'' if epochs == 1 else 's'} of "
+
+
+def _scores(report: Report) -> Iterator[str]:
+    names = metric_names(report) or [headline(report)]
+    yield table(phase_table(report, names), text_columns=2)
+    yield (
+        "Scores are fractions of 1. *Hard-pruned* is the model right after its small weights were set to zero, "
+        "without any further training; *BN recalibrated* adds forward passes that refresh the batch-norm "
+        "statistics; *retrained* adds training in which the zeros stay zero."
+    )
+    published = paper_rows(report)
+    if published:
+        metric = report["paper"]["metric"]
+        rows = [["method", f"paper ({metric})", "here, hard-pruned", "here, at the end"]]
+        for name, paper, hard, end in published:
+            rows.append([name, f"{paper:.1f}", "" if name == "dense" else number(hard, 1), number(end, 1)])
+        yield f"Beside the published numbers ({_line(report['paper']['source'])}):"
+        yield table(rows, text_columns=1)
+    yield from _classes(report)
+
+
+def _classes(report: Report) -> Iterator[str]:
+    """Score per class, dense and at the end: the classes that lost most come first."""
+    dense = report["phases"].get("dense", {}).get("metrics", {}).get("per_class") or {}
+    final = report["phases"][report["final_phase"]]["metrics"].get("per_class") or {}
+    if report["final_phase"] == "dense" or not final:
+        return
+    metric = headline(report)
+    changes: list[tuple[float, str, float | None, float | None]] = []
+    for name, scores in final.items():
+        before, after = dense.get(name, {}).get(metric), scores.get(metric)
+        gap = 0.0 if before is None or after is None else after - before
+        changes.append((gap, name, before, after))
+    changes.sort(key=lambda change: change[0])
+    rows = [["class", "dense", PHASE_LABELS[report["final_phase"]], "change"]]
+    for gap, name, before, after in changes[:_CLASSES_SHOWN]:
+        known = before is not None and after is not None
+        rows.append([name, number(before), number(after), f"{gap:+.3f}" if known else ""])
+    more = f", the {_CLASSES_SHOWN} of {len(changes)} that lost most" if len(changes) > _CLASSES_SHOWN else ""
+    yield f"{metric_label(metric)} per class{more}:"
+    yield table(rows, text_columns=1)
+
+
+def _compression(report: Report) -> Iterator[str]:
+    rows = [["", "weights", "nonzero", "zeros", "compression rate"]]
+    for part, title in (("groups", "pruned groups"), ("model", "whole model")):
+        block = report["compression"][part]
+        zeros = 1 - block["nonzero"] / block["weights"] if block["weights"] else 0.0
+        rows.append(
+            [title, f"{block['weights']:,}", f"{block['nonzero']:,}", f"{zeros:.1%}", rate(block["rate"])]
+        )
+    yield table(rows, text_columns=1)
+    yield (
+        "Compression rate = all weights / nonzero weights. The rate over the *pruned groups* is what the method "
+        "was asked for; the rate over the *whole model* counts every parameter, with the layers that stay dense, "
+        "the biases and the norms."
+    )
+    dense, pruned = report["bytes"]["dense"], report["bytes"]["pruned"]
+    rows = [["file", "size"], ["dense checkpoint", size(dense)], ["pruned checkpoint", size(pruned)]]
+    rows += [
+        [_line(name), size(count)]
+        for name, count in report["bytes"].items()
+        if name not in ("dense", "pruned")
+    ]
+    yield table(rows, text_columns=1)
+    ratio = f" Here the dense file is {dense / pruned:.2f}x the pruned one." if dense and pruned else ""
+    yield (
+        "The pruned checkpoint is an ordinary one that stores its zeros like any other value: pruning alone does "
+        "not make it smaller, and any difference in size comes from what else a file holds (an optimizer, an "
+        f"averaged copy, the precision).{ratio} How small the file becomes in a sparse format or under a general "
+        "compressor is a separate matter."
+    )
+
+
+def _budget(report: Report) -> str:
+    rows = [["method", "iterations", "training under the method"]]
+    rows[0] += [f"{PHASE_LABELS[phase]}: epochs, time" for phase in PHASE_LABELS]
+    for label, run in runs(report):
+        history = run["history"]
+        seconds = [record["seconds"] for record in history if record.get("seconds") is not None]
+        row = [label, str(len(history)), duration(sum(seconds)) if seconds else ""]
+        for phase in PHASE_LABELS:
+            block = run["phases"].get(phase, {})
+            epochs = block.get("epochs")
+            parts = ["" if epochs is None else f"{epochs:g}", duration(block.get("seconds"))]
+            row.append(", ".join(part for part in parts if part))
+        rows.append(row)
+    return table(rows, text_columns=1)
+
+
+def _course(report: Report) -> Iterator[str]:
+    rows = [["method", "W - Z, first", "W - Z, last", "step size, last", "(6) held", "(11) held"]]
+    for label, run in runs(report):
+        history = run["history"]
+        distances = [r["distance"] for r in history if r.get("distance") is not None]
+        steps = [r["step_size"] for r in history if r.get("step_size") is not None]
+        rows.append(
+            [
+                label,
+                f"{distances[0]:.4g}" if distances else "",
+                f"{distances[-1]:.4g}" if distances else "",
+                f"{steps[-1]:.4g}" if steps else "",
+                held(history, "condition_6"),
+                held(history, "condition_11"),
+            ]
+        )
+    yield table(rows, text_columns=1)
+    yield (
+        "||W - Z|| is the distance between the weights and their sparse copies: the closer to zero, the less hard "
+        "pruning changes. The multipliers of SLR move only where condition (6), after training, and condition "
+        "(11), after the projection, hold; methods without such conditions leave the columns empty."
+    )
+
+
+def held(history: Sequence[Report], condition: str) -> str:
+    """How often a condition held, as "12 of 20"; empty where it never applied."""
+    values = [record[condition] for record in history if record.get(condition) is not None]
+    return f"{sum(values)} of {len(values)}" if values else ""
+
+
+def _layers(report: Report) -> Iterator[str]:
+    rows = [["layer", "shape", "projection", "weights", "nonzero", "zeros", "keep ratio"]]
+    for layer in report["compression"]["layers"]:
+        dense = layer["keep"] is None
+        zeros = 1 - layer["nonzero"] / layer["weights"] if layer["weights"] else 0.0
+        rows.append(
+            [
+                f"`{layer['name']}`",
+                " x ".join(map(str, layer["shape"])),
+                f"dense: {layer['reason'] or 'not selected'}"
+                if dense
+                else projection_text(layer["projection"]),
+                f"{layer['weights']:,}",
+                f"{layer['nonzero']:,}",
+                f"{zeros:.1%}",
+                "" if dense else f"{layer['keep']:.4g}",
+            ]
+        )
+    yield table(rows, text_columns=3)
+    yield (
+        "The keep ratio is the budget of the layer's group; where layers share a budget, each one's own share of "
+        "zeros differs from it."
+    )
+
+
+def projection_text(projection: Any) -> str:
+    """A projection for people: ``unstructured``, ``n:m (n 2, m 4)``, ``block (rows 4, cols 4)``."""
+    if projection is None:
+        return ""
+    if not isinstance(projection, Mapping):
+        return str(projection)
+    options = ", ".join(f"{key} {value}" for key, value in projection.items() if key != "name")
+    name = str(projection.get("name", "projection"))
+    return f"{name} ({options})" if options else name
+
+
+def _pictures(plots: Mapping[str, str]) -> Iterator[str]:
+    for name, path in plots.items():
+        title, caption = _PICTURES.get(name, (name, ""))
+        yield f"### {title}"
+        if caption:
+            yield caption
+        yield f"![{title}]({path})"
+
+
+def _reproduce(report: Report) -> Iterator[str]:
+    if report["command"]:
+        yield f"```sh\n{report['command']}\n```"
+    rows = [["what", "value"]]
+    rows.append(["written", report["created"]])
+    rows.append(["seed", "not set" if report["seed"] is None else str(report["seed"])])
+    rows.append(["device", report["device"]])
+    rows.append(["slr_det commit", report["commit"] or "installed package, no checkout"])
+    rows += [[f"{name} version", version] for name, version in report["versions"].items()]
+    yield table(rows, text_columns=2)
+    if report["config"]:
+        text = yaml.safe_dump(dict(report["config"]), sort_keys=False, allow_unicode=True).rstrip()
+        yield f"<details><summary>Configuration</summary>\n\n```yaml\n{text}\n```\n\n</details>"
+
+
+def table(rows: Sequence[Sequence[str]], text_columns: int) -> str:
+    """A Markdown table, titles first; the first ``text_columns`` flush left, columns without a value left out."""
+    used = [c for c in range(len(rows[0])) if c == 0 or any(row[c] for row in rows[1:])]
+    rule = [":---" if c < text_columns else "---:" for c in used]
+    body = [[_line(row[c]).replace("|", "\\|") for c in used] for row in rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [body[0], rule, *body[1:]])
+
+
+def _line(text: Any) -> str:
+    """``text`` on one line: a newline would end a table row or a quotation."""
+    return " ".join(str(text).split())

@@ -1,0 +1,219 @@
+"""A report's numbers as rows: what the terminal's table and the page share."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from slr_det.report.schema import PHASES
+
+WIDTH = 110
+"""Columns of a terminal that the summary never exceeds."""
+
+PHASE_LABELS = {
+    "dense": "dense",
+    "hard_prune": "hard-pruned",
+    "bn_recalibrated": "BN recalibrated",
+    "retrain": "retrained",
+}
+
+_METRIC_LABELS = {"trainer_map50": "trainer's mAP50", "trainer_map": "trainer's mAP"}
+_PREFERRED = ("AP50", "AP", "trainer_map50")
+_MOST_METRICS = 4
+_CELL_WIDTH = 18
+
+Report = Mapping[str, Any]
+
+
+def runs(report: Report) -> Iterator[tuple[str, Report]]:
+    """The run's own method, then every other method, as (label, block with phases, history and so on)."""
+    yield report["method"], report
+    yield from report["others"].items()
+
+
+def metric_names(report: Report) -> list[str]:
+    """The metrics that tables show, the headline first: a detector's AP50, AP and its trainer's mAP50."""
+    measured = [
+        name
+        for _, run in runs(report)
+        for phase in run["phases"].values()
+        for name, value in phase["metrics"].items()
+        if not isinstance(value, Mapping)
+    ]
+    names = list(dict.fromkeys(measured))
+    chosen = [name for name in _PREFERRED if name in names] or names[:_MOST_METRICS]
+    wanted = report.get("metric")
+    if wanted in names:
+        chosen = [wanted, *(name for name in chosen if name != wanted)]
+    return chosen
+
+
+def headline(report: Report) -> str:
+    """The metric of the one-sentence result."""
+    return next(iter(metric_names(report)), "score")
+
+
+def metric_label(name: str) -> str:
+    """A metric's column title."""
+    return _METRIC_LABELS.get(name, name)
+
+
+def score(run: Report, phase: str, metric: str) -> float | None:
+    """One phase's score, None where the phase did not run or the metric is not defined."""
+    value: float | None = run["phases"].get(phase, {}).get("metrics", {}).get(metric)
+    return value
+
+
+def dense_score(report: Report, run: Report, metric: str) -> float | None:
+    """The dense model's score; methods of one run start from the same dense model."""
+    own = score(run, "dense", metric)
+    return score(report, "dense", metric) if own is None else own
+
+
+def phase_rows(report: Report) -> Iterator[tuple[str, str, Report]]:
+    """(label, phase, run) for every row of the table: the shared dense model once, then method by method."""
+    dense = report["phases"].get("dense")
+    if dense is not None:
+        yield "-", "dense", report
+    for label, run in runs(report):
+        for phase in PHASES:
+            if phase in run["phases"] and (phase != "dense" or not _same_scores(run["phases"][phase], dense)):
+                yield label, phase, run
+
+
+def _same_scores(phase: Report, dense: Report | None) -> bool:
+    return dense is not None and phase["metrics"] == dense["metrics"]
+
+
+def phase_table(report: Report, names: Sequence[str]) -> list[list[str]]:
+    """Titles and one row per method and phase, with a column for each metric of ``names``, headline first."""
+    labels = [metric_label(name) for name in names]
+    table = [["method", "phase", *labels[:1], "vs dense", *labels[1:], "compression", "epochs", "time"]]
+    for label, phase, run in phase_rows(report):
+        scores = [number(score(run, phase, name)) for name in names]
+        value, base = score(run, phase, names[0]), dense_score(report, run, names[0])
+        change = "" if phase == "dense" or value is None or base is None else f"{value - base:+.3f}"
+        block = run["phases"][phase]
+        reached = "" if phase == "dense" else rate(run["compression"]["model"]["rate"])
+        epochs = "" if block.get("epochs") is None else f"{block['epochs']:g}"
+        spent = duration(block.get("seconds"))
+        table.append([label, PHASE_LABELS[phase], scores[0], change, *scores[1:], reached, epochs, spent])
+    return table
+
+
+def paper_rows(report: Report) -> list[tuple[str, float, float | None, float | None]]:
+    """(name, published number, own after hard pruning, own at the end), on the published scale."""
+    paper = report["paper"]
+    if not paper:
+        return []
+    metric, _, scale_text = paper["metric"].partition(" ")
+    scale = 100.0 if "100" in scale_text or "%" in scale_text else 1.0
+
+    def scaled(value: float | None) -> float | None:
+        return None if value is None else value * scale
+
+    blocks = dict(runs(report))
+    rows: list[tuple[str, float, float | None, float | None]] = []
+    for name, published in paper.items():
+        if name in ("metric", "source") or published is None:
+            continue
+        if name == "dense":
+            own = scaled(score(report, "dense", metric))
+            rows.append((name, published, None, own))
+        elif name in blocks:
+            run = blocks[name]
+            final = scaled(score(run, run["final_phase"], metric))
+            rows.append((name, published, scaled(score(run, "hard_prune", metric)), final))
+        else:
+            rows.append((name, published, None, None))
+    return rows
+
+
+def summary_table(report: Report) -> str:
+    """The report for a terminal: a headline, the table of methods and phases, the paper's numbers, warnings.
+
+    Returns:
+        Lines of at most 110 columns, without a newline at the end.
+    """
+    compression = report["compression"]
+    lines = textwrap.wrap(
+        f"{report['name']}: {report['method']}, compressed {rate(compression['model']['rate'])} over the whole "
+        f"model ({rate(compression['groups']['rate'])} over the pruned groups)",
+        WIDTH,
+    )
+    names = metric_names(report) or [headline(report)]
+    table = aligned(phase_table(report, names), text_columns=2)
+    while len(names) > 1 and max(map(len, table)) > WIDTH:
+        names = names[:-1]
+        table = aligned(phase_table(report, names), text_columns=2)
+    lines += ["", *(line[:WIDTH] for line in table)]
+    published = paper_rows(report)
+    if published:
+        rows = [["published", report["paper"]["metric"], "here, hard-pruned", "here, at the end"]]
+        rows += [
+            [name, f"{paper:.1f}", number(hard, 1), number(end, 1)] for name, paper, hard, end in published
+        ]
+        lines += ["", *(line[:WIDTH] for line in aligned(rows, text_columns=1))]
+    if report["warnings"]:
+        lines.append("")
+        for warning in report["warnings"]:
+            lines += textwrap.wrap(f"warning: {warning}", WIDTH, subsequent_indent="  ")
+    return "\n".join(lines)
+
+
+def aligned(rows: Sequence[Sequence[str]], text_columns: int) -> list[str]:
+    """Rows (titles first) as lines: the first ``text_columns`` flush left, numbers flush right.
+
+    A column that is empty in every row below the titles is left out.
+    """
+    used = [c for c in range(len(rows[0])) if any(row[c] for row in rows[1:])]
+    cells = [[_shorten(row[c]) for c in used] for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(used))]
+    lines = []
+    for row in cells:
+        parts = [
+            cell.ljust(width) if column < text_columns else cell.rjust(width)
+            for column, cell, width in zip(used, row, widths, strict=True)
+        ]
+        lines.append("  ".join(parts).rstrip())
+    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _CELL_WIDTH else f"{text[: _CELL_WIDTH - 3]}..."
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A score, or "n/a" where it is not defined."""
+    return "n/a" if value is None else f"{value:.{digits}f}"
+
+
+def rate(value: float | None) -> str:
+    """A compression rate such as ``3.33x``; "n/a" where no weight is left."""
+    return "n/a" if value is None else f"{value:.2f}x"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as ``8.4s``, ``6m12s`` or ``2h05m``; empty where not measured."""
+    if seconds is None:
+        return ""
+    if seconds < 59.95:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes}m{rest:02d}s"
+    hours, minutes = divmod(round(whole / 60), 60)
+    return f"{hours}h{minutes:02d}m"
+
+
+def size(count: int | None) -> str:
+    """Bytes as ``24.70 MB (24,700,123 bytes)``."""
+    if count is None:
+        return "n/a"
+    exact = f"{count:,} bytes"
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.2f} {unit} ({exact})"
+    return exact
