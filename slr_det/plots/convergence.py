@@ -45,7 +45,7 @@ def metric_figure(report: Report) -> Figure | None:
             _line(axes, points, look)
         if value is not None:
             axes.plot(
-                [end],
+                [strip + strip_width / 2],
                 [value],
                 look["marker"],
                 color=look["color"],
