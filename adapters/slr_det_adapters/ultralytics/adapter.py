@@ -1,0 +1,200 @@
+"""The adapter protocol answered with ultralytics. Nothing of ultralytics is imported before it is needed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from slr_det.adapter import EvalJob, ModelInfo, TrainJob
+from slr_det.data.detection import resolve
+from slr_det.errors import CheckpointError, ConfigError
+from slr_det_adapters.ultralytics.offline import load_ultralytics
+
+# Set by the pipeline itself; a user who passes one of these is told which option to use instead.
+OWNED_ARGUMENTS = {
+    "model": "model=...",
+    "data": "data=...",
+    "epochs": "--epochs",
+    "resume": "--resume",
+    "project": "project=...",
+    "name": "name=...",
+    "save_dir": "project=... and name=...",
+    "mode": "the verb",
+    "task": "nothing: detection is the only task",
+    "seed": "seed=...",
+    "device": "--device",
+    "save": "nothing: checkpoints are always saved",
+    "exist_ok": "nothing: a run never overwrites another",
+}
+
+
+class UltralyticsAdapter:
+    """YOLOv3 to the current series and RT-DETR, trained by ultralytics' own trainer."""
+
+    name = "ultralytics"
+
+    def trainer_keys(self) -> frozenset[str]:
+        """All train arguments of ultralytics but those that the pipeline sets."""
+        load_ultralytics()
+        from ultralytics.utils import DEFAULT_CFG_DICT
+
+        return frozenset(DEFAULT_CFG_DICT) - OWNED_ARGUMENTS.keys()
+
+    def prepare_data(self, data: str, workdir: Path) -> Path:
+        """An ultralytics data YAML for a data YAML, a COCO JSON, a folder in COCO or YOLO layout, or ``shapes``."""
+        return resolve(data, workdir=workdir)
+
+    def classes(self, data: Path) -> int:
+        """Number of classes of a data YAML."""
+        import yaml
+
+        return len(yaml.safe_load(Path(data).read_text(encoding="utf-8"))["names"])
+
+    def inspect(self, model: str, classes: int | None = None) -> ModelInfo:
+        """Layers and weights of a ``.pt`` checkpoint or of an architecture ``.yaml``."""
+        from slr_det_adapters.ultralytics import models
+
+        if model.endswith((".yaml", ".yml")):
+            return models.describe(models.build_architecture(model, classes))
+        if not model.endswith(".pt"):
+            raise ConfigError(f"model '{model}' is neither a .pt checkpoint nor a .yaml architecture")
+        return models.describe(models.load_native(model)[0])
+
+    def train(self, job: TrainJob, *, resume: bool) -> list[dict[str, Any]]:
+        """Run ultralytics' trainer, in this process or, for several GPUs, through its own launcher."""
+        load_ultralytics()
+        from slr_det_adapters.ultralytics import models
+        from slr_det_adapters.ultralytics.trainer import JOB_VARIABLE, SLRDetectionTrainer, SLRRTDETRTrainer
+
+        folder = Path(job.folder)
+        last = folder / "weights" / "last.pt"
+        if self.finished(job):
+            return self._history(last)
+        resume = resume and last.is_file()
+        if resume:
+            self._check_epochs(job, last)
+        if job.model.endswith(".pt"):
+            rtdetr = type(models.load_native(job.model)[0]).__name__.startswith("RTDETR")
+        else:
+            rtdetr = "rtdetr" in Path(job.model).stem.lower()
+        overrides = {
+            **job.args,
+            "task": "detect",
+            "mode": "train",
+            "model": str(last) if resume else job.model,
+            "data": job.data,
+            "epochs": job.epochs,
+            "seed": job.seed,
+            "device": job.device or None,
+            "project": str(folder.parent.resolve()),
+            "name": folder.name,
+            "exist_ok": True,
+            "save": True,
+            "plots": bool(job.args.get("plots", False)),
+            "resume": str(last) if resume else False,
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        with _job_file(job, JOB_VARIABLE), quiet(job.verbose):
+            trainer = (SLRRTDETRTrainer if rtdetr else SLRDetectionTrainer)(overrides=overrides)
+            trainer.train()
+        if not self.finished(job):
+            raise CheckpointError(
+                f"training stopped before epoch {job.epochs} (early stopping or a time limit); raise patience=... "
+                f"or remove time=...: a method needs all its iterations; what was trained is in {last}"
+            )
+        return self._history(last)
+
+    def finished(self, job: TrainJob) -> bool:
+        """Whether ``weights/last.pt`` exists and is of the last epoch."""
+        last = Path(job.folder) / "weights" / "last.pt"
+        if not last.is_file():
+            return False
+        from slr_det_adapters.ultralytics import models
+
+        return int(models.load_native(str(last))[1].get("epoch", -1)) + 1 >= job.epochs
+
+    def export(self, source: str, target: Path, job: TrainJob, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write ``source``'s averaged model as a native inference checkpoint, with ``weights`` instead of its own."""
+        from slr_det_adapters.ultralytics import models
+
+        model, args = models.averaged_model(source)
+        if weights is not None:
+            models.replace_weights(model, weights)
+        models.write_native(target, model, {**args, **job.args, "data": job.data, "model": source}, phase=job.title)
+
+    def averaged(self, source: str) -> dict[str, Tensor]:
+        """Parameters of the averaged model of a checkpoint."""
+        from slr_det_adapters.ultralytics import models
+
+        return {name: p.detach() for name, p in models.averaged_model(source)[0].named_parameters()}
+
+    def evaluate(self, job: EvalJob) -> dict[str, Any]:
+        """COCO metrics by pycocotools and the trainer's own, of what plain ``YOLO(file).val()`` predicts."""
+        from slr_det_adapters.ultralytics.evaluation import evaluate_checkpoint
+
+        with quiet(job.verbose):
+            return evaluate_checkpoint(job)
+
+    def recalibrate(self, source: str, target: Path, job: TrainJob) -> None:
+        """Re-estimate batch-norm statistics on un-augmented training images."""
+        from slr_det_adapters.ultralytics.recalibration import recalibrate_checkpoint
+
+        with quiet(job.verbose):
+            recalibrate_checkpoint(source, target, job)
+
+    def _check_epochs(self, job: TrainJob, last: Path) -> None:
+        """The trainer itself would go on with the checkpoint's number of epochs and only log that it did."""
+        from slr_det_adapters.ultralytics import models
+
+        epochs = models.load_native(str(last))[1].get("train_args", {}).get("epochs")
+        if epochs != job.epochs:
+            raise CheckpointError(
+                f"{last}: the run was started for {epochs} epochs, not {job.epochs}; resume with {epochs}, "
+                "or start a new run"
+            )
+
+    def _history(self, last: Path) -> list[dict[str, Any]]:
+        from slr_det_adapters.ultralytics import models
+
+        state = models.load_native(str(last))[1].get("slr_det") or {}
+        engine = state.get("engine") or {}
+        return list(engine.get("history", []))
+
+
+@contextmanager
+def _job_file(job: TrainJob, variable: str) -> Iterator[None]:
+    """Hand the job to the trainer, in this process and in those that a multi-GPU launcher starts."""
+    descriptor, path = tempfile.mkstemp(prefix="slr-det-job-", suffix=".json")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(job.to_dict(), file)
+    before = os.environ.get(variable)
+    os.environ[variable] = path
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
+        Path(path).unlink(missing_ok=True)
+
+
+@contextmanager
+def quiet(verbose: bool) -> Iterator[None]:
+    """Show ultralytics' warnings and errors only, unless ``verbose``."""
+    logger = logging.getLogger("ultralytics")
+    level = logger.level
+    if not verbose:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,61 @@
+"""What every command line shares: verbs, one-line errors, exit codes, interrupts."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import NoReturn
+
+from slr_det.errors import ConfigError, SlrDetError
+
+OK, BELOW_MINIMUM, FAILED = 0, 1, 2
+
+
+class Interrupted(BaseException):
+    """The process was asked to stop (SIGTERM), as by a job scheduler or ``docker stop``."""
+
+
+def run(action: Callable[[], int], *, on_interrupt: Callable[[], str]) -> int:
+    """Run a command and turn what goes wrong into one line on stderr and exit code 2.
+
+    Args:
+        action: The command; returns its exit code.
+        on_interrupt: Gives the line to print on Ctrl-C or SIGTERM: what is saved and how to go on.
+    """
+    previous = signal.signal(signal.SIGTERM, _raise_interrupted)
+    try:
+        return action()
+    except ConfigError as error:
+        for problem in error.problems:
+            complain(problem)
+    except SlrDetError as error:
+        complain(str(error))
+    except (KeyboardInterrupt, Interrupted):
+        complain(on_interrupt())
+    except MemoryError:
+        complain("out of memory; lower batch=... or imgsz=...")
+    except RuntimeError as error:
+        if "out of memory" not in str(error).lower():
+            raise
+        complain(f"out of memory; lower batch=... or imgsz=... ({str(error).splitlines()[0][:120]})")
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return FAILED
+
+
+def complain(line: str) -> None:
+    """Print ``error: line`` on stderr, on one line."""
+    print(f"error: {' '.join(line.split())}", file=sys.stderr, flush=True)
+
+
+def _raise_interrupted(signum: int, frame: FrameType | None) -> NoReturn:
+    raise Interrupted
+
+
+def with_default_verb(arguments: Sequence[str], verbs: Sequence[str], default: str) -> list[str]:
+    """Put the default verb in front where the first argument is not a verb and does not ask for help."""
+    if arguments and (arguments[0] in verbs or arguments[0] in ("-h", "--help", "--version")):
+        return list(arguments)
+    return [default, *arguments]

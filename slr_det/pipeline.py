@@ -1,0 +1,280 @@
+"""The road from a dense model to a compressed one, in phases that each leave a file and can be continued.
+
+dense -> train under the method -> hard pruning -> batch-norm recalibration -> masked retraining -> report
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from slr_det.adapter import Adapter, EngineSpec, EvalJob, ModelInfo, TrainJob
+from slr_det.allocation import Allocation, allocate
+from slr_det.config import RunConfig
+from slr_det.errors import ConfigError
+from slr_det.groups import build_groups
+from slr_det.masks import supports
+from slr_det.report import build_report, compression, write_report
+from slr_det.runstate import RunState
+
+PHASES = ("dense", "hard_prune", "bn_recalibrated", "retrain")
+
+
+class Pipeline:
+    """One run: a configuration, an adapter and a folder.
+
+    Args:
+        config: The validated configuration.
+        adapter: The trainer to work in.
+        state: The run's folder and what has been done in it.
+        command: The command line, for the report.
+        verbose: Show the trainer's own log.
+        say: Where progress lines go.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        adapter: Adapter,
+        state: RunState,
+        *,
+        command: str,
+        verbose: bool = False,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self.config = config
+        self.adapter = adapter
+        self.state = state
+        self.folder = state.folder
+        self.command = command
+        self.verbose = verbose
+        self.say = say or (lambda line: print(line, file=sys.stderr, flush=True))
+        self.warnings: list[str] = []
+        self.current = "start"
+        self.data = adapter.prepare_data(config.data, self.folder / "data")
+
+    # -- the two jobs of the command line -----------------------------------------------------------------
+
+    def train_dense(self) -> dict[str, Any]:
+        """Train a dense model and evaluate it; returns the phase's result."""
+        return self._dense()
+
+    def compress(self) -> dict[str, Any]:
+        """Run every phase for every method and write the report; returns the report."""
+        self._dense()
+        info = self.adapter.inspect(str(self.folder / "dense.pt"))
+        allocation = self.allocate_for(self.config, info)
+        self.say(allocation.table())
+        for method in self.config.method:
+            self._compress_with(method, allocation)
+            report = self._report(allocation, info)
+        return report
+
+    def retrain(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Train a pruned model on, its zeros held; returns the phases before and after."""
+        given = self._given_checkpoint()
+        if not any(bool((w == 0).any()) for w in self.adapter.averaged(given).values() if w.ndim > 1):
+            raise ConfigError(f"model={given} has no pruned weights; `train` is the verb for a dense model")
+        before = self._evaluate("before", Path(given), 0, ())
+        return before, self._masked_retraining(self.folder, "", given)
+
+    @staticmethod
+    def allocate_for(config: RunConfig, info: ModelInfo) -> Allocation:
+        """Decide how much of each layer is kept."""
+        prune = config.prune
+        return allocate(
+            info.layers,
+            projection=prune.projection,
+            method=prune.allocation,
+            keep=prune.keep,
+            target_compression=prune.target_compression,
+            compression_over=prune.compression_over,
+            model_parameters=info.parameters,
+            weights=info.weights,
+            ratios=prune.ratios,
+            include=prune.include,
+            exclude=prune.exclude,
+            dense_first=prune.dense_first,
+            dense_head=prune.dense_head,
+            groups=prune.groups,
+        )
+
+    # -- phases -------------------------------------------------------------------------------------------
+
+    def _dense(self) -> dict[str, Any]:
+        target = self.folder / "dense.pt"
+        job = self._job(self.folder / "dense", self.config.dense_epochs, title="dense training")
+        if not self.state.done("dense/train"):
+            started = self._start("dense/train")
+            if self.config.dense_epochs > 0:
+                self.adapter.train(job, resume=True)
+                source = job.folder + "/weights/last.pt"
+            else:
+                source = self._given_checkpoint()
+            self.adapter.export(source, target, job)
+            self.state.finish("dense/train", {"seconds": time.monotonic() - started})
+        return self._evaluate("dense", target, self.config.dense_epochs, ("dense/train",))
+
+    def _given_checkpoint(self) -> str:
+        model = self.config.model
+        if not model.endswith(".pt"):
+            raise ConfigError(
+                f"model={model} is an architecture without weights; give a trained .pt, or train one first "
+                "with dense_epochs=N"
+            )
+        found, wanted = self.adapter.inspect(model).classes, self.adapter.classes(self.data)
+        if found != wanted:
+            raise ConfigError(
+                f"model={model} predicts {found} classes but data={self.config.data} has {wanted}; train it on "
+                "that data first with dense_epochs=N"
+            )
+        return model
+
+    def _compress_with(self, method: str, allocation: Allocation) -> None:
+        folder = self.folder / method
+        engine = EngineSpec(method, self.config.epochs, tuple(allocation.specs()), self.config.slr.to_dict())
+        job = self._job(folder / "train", self.config.epochs, title=f"{method} training", engine=engine)
+        if not self.state.done(f"{method}/train"):
+            started = self._start(f"{method}/train")
+            history = self.adapter.train(job, resume=True)
+            seconds = time.monotonic() - started
+            self.state.finish(f"{method}/train", {"seconds": seconds, "history": history})
+
+        hard = folder / "hard_pruned.pt"
+        if not self.state.done(f"{method}/prune"):
+            self._start(f"{method}/prune")
+            source = job.folder + "/weights/last.pt"
+            weights = self.adapter.averaged(source)
+            masks = supports(build_groups(weights, engine.groups))
+            kept = {name: weights[name].masked_fill(~mask, 0.0) for name, mask in masks.items()}
+            self.adapter.export(source, hard, replace(job, title=f"{method} hard_prune"), kept)
+            self.state.finish(f"{method}/prune", {})
+        self._evaluate(f"{method}/hard_prune", hard, self.config.epochs, (f"{method}/train",))
+        latest = hard
+
+        if self.config.bn_recalibrate:
+            target = folder / "recalibrated.pt"
+            if not self.state.done(f"{method}/recalibrate"):
+                started = self._start(f"{method}/recalibrate")
+                self.adapter.recalibrate(str(hard), target, replace(job, title=f"{method} batch-norm recalibration"))
+                self.state.finish(f"{method}/recalibrate", {"seconds": time.monotonic() - started})
+            self._evaluate(f"{method}/bn_recalibrated", target, 0, (f"{method}/recalibrate",))
+            latest = target
+
+        if self.config.retrain_epochs > 0:
+            self._masked_retraining(folder, f"{method}/", str(latest))
+            latest = folder / "retrained.pt"
+        shutil.copyfile(latest, folder / "pruned.pt")
+
+    def _masked_retraining(self, folder: Path, prefix: str, start: str) -> dict[str, Any]:
+        epochs = self.config.retrain_epochs
+        target = folder / "retrained.pt"
+        job = self._job(
+            folder / "retrain",
+            epochs,
+            title=f"{prefix.replace('/', ' ')}masked retraining",
+            model=start,
+            keep_zeros=True,
+            extra=self.config.retrain,
+        )
+        if not self.state.done(f"{prefix}retrain_train"):
+            started = self._start(f"{prefix}retrain_train")
+            self.adapter.train(job, resume=True)
+            self.adapter.export(job.folder + "/weights/last.pt", target, job)
+            self.state.finish(f"{prefix}retrain_train", {"seconds": time.monotonic() - started})
+        return self._evaluate(f"{prefix}retrain", target, epochs, (f"{prefix}retrain_train",))
+
+    def _evaluate(self, phase: str, checkpoint: Path, epochs: int, cost: tuple[str, ...]) -> dict[str, Any]:
+        if self.state.done(phase):
+            return self.state.phases[phase]
+        self._start(phase)
+        metrics = self.adapter.evaluate(
+            EvalJob(str(checkpoint), str(self.data), self.config.train, self.config.device, self.verbose)
+        )
+        self.say(f"{phase}: AP50 {metrics['AP50']:.3f}, AP {metrics['AP']:.3f}  ({checkpoint})")
+        seconds = sum(self.state.phases.get(name, {}).get("seconds", 0.0) for name in cost)
+        return self.state.finish(
+            phase,
+            {
+                "metrics": metrics,
+                "checkpoint": os.path.relpath(checkpoint, self.folder),
+                "epochs": epochs,
+                "seconds": seconds,
+            },
+        )
+
+    # -- report -------------------------------------------------------------------------------------------
+
+    def _report(self, allocation: Allocation, info: ModelInfo) -> dict[str, Any]:
+        methods = [m for m in self.config.method if self.state.done(f"{m}/hard_prune")]
+        results = {method: self._result(method, allocation) for method in methods}
+        first = methods[0]
+        report = build_report(
+            task="detect",
+            name=self.folder.name,
+            command=self.command,
+            seed=self.config.seed,
+            device=self.config.device or "auto",
+            config=self.config.to_dict(),
+            **results[first],
+            others={method: results[method] for method in methods[1:]},
+            paper=self.config.paper,
+            warnings=self.warnings,
+        )
+        before = info.weights
+        after = self.adapter.averaged(str(self.folder / first / "pruned.pt"))
+        write_report(self.folder, report, weights_before=before, weights_after=after, heatmap_layer=None)
+        shutil.copyfile(self.folder / first / "pruned.pt", self.folder / "pruned.pt")
+        return report
+
+    def _result(self, method: str, allocation: Allocation) -> dict[str, Any]:
+        phases = {"dense": self.state.phases["dense"]}
+        phases |= {p: self.state.phases[f"{method}/{p}"] for p in PHASES[1:] if self.state.done(f"{method}/{p}")}
+        pruned = self.folder / method / "pruned.pt"
+        return {
+            "method": method,
+            "phases": phases,
+            "final_phase": list(phases)[-1],
+            "compression": compression(self.adapter.averaged(str(pruned)), allocation.rows()),
+            "bytes": {"dense": (self.folder / "dense.pt").stat().st_size, "pruned": pruned.stat().st_size},
+            "history": self.state.phases[f"{method}/train"]["history"],
+        }
+
+    # -- small parts --------------------------------------------------------------------------------------
+
+    def _start(self, phase: str) -> float:
+        self.current = phase
+        return time.monotonic()
+
+    def _job(
+        self,
+        folder: Path,
+        epochs: int,
+        *,
+        title: str,
+        model: str | None = None,
+        engine: EngineSpec | None = None,
+        keep_zeros: bool = False,
+        extra: Mapping[str, Any] | None = None,
+    ) -> TrainJob:
+        start = model or (str(self.folder / "dense.pt") if engine is not None else self.config.model)
+        return TrainJob(
+            model=start,
+            data=str(self.data),
+            folder=str(folder),
+            epochs=epochs,
+            args={**self.config.train, **(extra or {})},
+            engine=engine,
+            keep_zeros=keep_zeros,
+            title=title,
+            seed=self.config.seed,
+            device=self.config.device,
+            verbose=self.verbose,
+        )
+

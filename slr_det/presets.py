@@ -1,0 +1,23 @@
+"""The run that needs nothing: settings of the embedded default, and the help text that lists every setting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PRESET: dict[str, Any] = {}
+
+SETTINGS = """settings (key=value, or a YAML file with the same keys):
+  model=FILE.pt|FILE.yaml    a trained checkpoint, or an architecture together with dense_epochs=N
+  data=...                   a data YAML, a COCO JSON, a folder in COCO or YOLO layout, or 'shapes' (generated)
+  name=, project=            the run's folder is project/name; seed=0
+  method=slr,admm            slr, admm, penalty, gradual, oneshot; each at the same budget
+  epochs=, retrain_epochs=   training under the method; masked retraining after pruning
+  dense_epochs=              dense training first, where the model is an architecture
+  prune.target_compression=  3.33x over the whole model; or prune.keep=0.3 of the pruned layers
+  prune.projection=          unstructured, n:m (as 2:4), filter, channel, block (as block:4x4), kernel_pattern
+  prune.allocation=          uniform, erk, global, layerwise (with prune.ratios=FILE), sensitivity
+  prune.include=, exclude=   globs of parameter names; prune.dense_first=, prune.dense_head=true
+  slr.rho=0.1 slr.M=300 slr.r=0.1 slr.s0=0.01 slr.stepsize=contractive slr.objective=running
+  min.map50=0.35             exit with 1 where the final model is below
+  anything else              an argument of the trainer: imgsz=640 batch=16 lr0=0.01 optimizer=SGD ...
+"""

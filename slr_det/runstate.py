@@ -1,0 +1,117 @@
+"""The folder of a run: its configuration, what has been done, and whether it may be continued."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from slr_det.errors import CheckpointError
+from slr_det.files import atomic_write
+
+STATE_FILE = "state.json"
+CONFIG_FILE = "config.yaml"
+STATE_VERSION = 1
+
+
+class RunState:
+    """What a run has finished, written to ``state.json`` after every phase.
+
+    Args:
+        folder: The run's folder.
+        phases: Results by phase, such as ``dense`` or ``slr/hard_prune``.
+        fingerprint: SHA-256 of the model file the run started from; empty for an architecture.
+        verb: What the run does: ``compress``, ``train`` or ``retrain``.
+    """
+
+    def __init__(self, folder: Path, phases: dict[str, dict[str, Any]], fingerprint: str, verb: str) -> None:
+        self.folder = folder
+        self.phases = phases
+        self.fingerprint = fingerprint
+        self.verb = verb
+
+    @classmethod
+    def create(cls, folder: Path, config: Mapping[str, Any], model: str, verb: str) -> RunState:
+        """Start a new run in ``folder``, which must not hold one."""
+        state = cls(folder, {}, fingerprint_of(model), verb)
+        atomic_write(folder / CONFIG_FILE, yaml.safe_dump(dict(config), sort_keys=False))
+        state.save()
+        return state
+
+    @classmethod
+    def open(cls, folder: Path) -> tuple[RunState, dict[str, Any]]:
+        """Read a run and its configuration back.
+
+        Raises CheckpointError where the folder holds no run or its files are damaged.
+        """
+        try:
+            config = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+            state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+            if state["version"] != STATE_VERSION:
+                raise CheckpointError(
+                    f"{folder}: written by another version of slr_det (state {state['version']}, "
+                    f"this one reads {STATE_VERSION}); start a new run"
+                )
+            return cls(folder, state["phases"], state["fingerprint"], state["verb"]), dict(config)
+        except FileNotFoundError as error:
+            raise CheckpointError(
+                f"{folder} is not the folder of a run ({Path(str(error.filename)).name} is missing); "
+                "give the folder that the interrupted run printed"
+            ) from error
+        except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            raise CheckpointError(f"{folder}: {STATE_FILE} or {CONFIG_FILE} is damaged ({error})") from error
+
+    def check_model(self, model: str) -> None:
+        """Raise CheckpointError where the run was started from another model file than is there now."""
+        found = fingerprint_of(model)
+        if found != self.fingerprint:
+            raise CheckpointError(
+                f"{self.folder}: was started from another model than '{model}' is now (its content has changed); "
+                "restore that file, or start a new run"
+            )
+
+    def done(self, phase: str) -> bool:
+        """Whether the phase has finished."""
+        return phase in self.phases
+
+    def finish(self, phase: str, result: dict[str, Any]) -> dict[str, Any]:
+        """Record a finished phase on the disk and return its result."""
+        self.phases[phase] = result
+        self.save()
+        return result
+
+    def save(self) -> None:
+        """Write ``state.json``."""
+        state = {
+            "version": STATE_VERSION,
+            "verb": self.verb,
+            "fingerprint": self.fingerprint,
+            "phases": self.phases,
+        }
+        atomic_write(self.folder / STATE_FILE, json.dumps(state, indent=1))
+
+
+def fingerprint_of(model: str) -> str:
+    """SHA-256 of a file, in hexadecimal; empty where there is no such file (an architecture known by name)."""
+    path = Path(model)
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def new_folder(project: str, name: str) -> Path:
+    """Make ``project/name``, or ``project/name-2`` and so on where runs are already; a run is never overwritten."""
+    for number in range(1, 10_000):
+        folder = Path(project) / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if any(folder.iterdir()):
+                continue
+        return folder
+    raise CheckpointError(f"{project}/{name}: ten thousand runs of that name exist; choose another name=...")
