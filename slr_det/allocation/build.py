@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -16,6 +18,7 @@ from slr_det.errors import ConfigError, nearest
 from slr_det.groups import GroupSpec
 from slr_det.layers import Layer
 from slr_det.projections import Projection
+from slr_det.sensitivity import SensitivityTable
 
 METHODS = ("uniform", "layerwise", "erk", "global", "sensitivity")
 
@@ -31,7 +34,7 @@ def allocate(
     model_parameters: int | None = None,
     weights: Mapping[str, Tensor] | None = None,
     ratios: Ratios | Mapping[str, float] | None = None,
-    sensitivity: Curves | None = None,
+    sensitivity: Curves | str | Path | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     dense_first: bool = True,
@@ -62,7 +65,8 @@ def allocate(
         model_parameters: Number of parameters of the whole model; the layers' own where None.
         weights: The current weights by name; only used to show what each layer of a shared budget would keep.
         ratios: Keep ratios by layer name or glob.
-        sensitivity: (keep ratio, metric lost) points by layer name, for ``sensitivity``.
+        sensitivity: For ``sensitivity``: (fraction kept, metric lost) points by layer name, as
+            ``SensitivityTable.curves`` gives them, or the file of such a table.
         include: Globs; where given, other layers stay dense.
         exclude: Globs of layers that stay dense.
         dense_first: Leave layers of the role ``first`` dense unless they are named in full.
@@ -91,8 +95,7 @@ def allocate(
         ]
     elif method == "layerwise":
         problems.append("allocation 'layerwise' needs ratios; write them under prune.ratios")
-    if method == "sensitivity" and sensitivity is None:
-        problems.append("allocation 'sensitivity' needs a scan; run one first (slr_det.sensitivity.scan)")
+    curves = _curves(sensitivity, problems) if method == "sensitivity" else {}
     fixed = _keeps_one_ratio(chosen)
     if keep is None and target is None and ratios is None and not groups and not fixed and not problems:
         problems.append(
@@ -115,26 +118,27 @@ def allocate(
     problems += choice.problems
     if problems:
         raise ConfigError(problems)
-    if method == "sensitivity" and sensitivity is not None:
-        _drop_unscanned(choice, sensitivity)
+    if method == "sensitivity":
+        _drop_unscanned(choice, curves)
     if not choice.units:
         raise ConfigError(_nothing_left(layers, choice))
     total = sum(layer.numel for layer in layers) if model_parameters is None else model_parameters
     units, note = _shared(choice.units) if method == "global" else (choice.units, None)
-    solver = Solver(units, method, sensitivity, target, compression_over, total)
+    solver = Solver(units, method, curves, target, compression_over, total)
     solved = solver.solve(keep, choice, layers)
     keeps = solver.keeps(solved)
+    splits = [_split(unit, value, weights) for unit, value in zip(units, keeps, strict=True)]
     notes = [*(ratios.notes if ratios is not None else ()), *solver.notes(solved), *([note] if note else [])]
     return Allocation(
-        layers=tuple(_rows(layers, units, keeps, choice.reasons, weights)),
+        layers=tuple(_rows(layers, units, keeps, splits, choice.reasons)),
         groups=tuple(
             GroupSpec(unit.name, tuple(layer.name for layer in unit.layers), value, unit.projection)
             for unit, value in zip(units, keeps, strict=True)
         ),
-        counts=tuple(unit.count(value) for unit, value in zip(units, keeps, strict=True)),
+        counts=tuple(sum(split) for split in splits),
         model_parameters=total,
         method=method,
-        keep=solved if solver.free else None,
+        keep=solver.shown(solved),
         target=target,
         over=compression_over,
         notes=tuple(notes),
@@ -145,19 +149,16 @@ def _rows(
     layers: Sequence[Layer],
     units: Sequence[Unit],
     keeps: Sequence[float],
+    splits: Sequence[Sequence[int]],
     reasons: Mapping[str, str],
-    weights: Mapping[str, Tensor] | None,
 ) -> list[Row]:
     rows: dict[str, Row] = {}
-    for unit, keep in zip(units, keeps, strict=True):
-        if not unit.declared:
-            (layer,) = unit.layers
-            rows[layer.name] = Row(layer, keep, unit.projection, None, unit.count(keep))
-            continue
-        kept = _split(unit, keep, weights)
-        for layer, count in zip(unit.layers, kept, strict=True):
-            shown = keep if weights is None else count / layer.numel
-            rows[layer.name] = Row(layer, shown, unit.projection, None, count, unit.name)
+    for unit, keep, split in zip(units, keeps, splits, strict=True):
+        for layer, kept in zip(unit.layers, split, strict=True):
+            shown = kept / layer.numel if unit.declared else keep
+            rows[layer.name] = Row(
+                layer, shown, unit.projection, None, kept, unit.name if unit.declared else None
+            )
     return [
         rows[layer.name] if layer.name in rows else Row(layer, None, None, reasons[layer.name], layer.numel)
         for layer in layers
@@ -165,11 +166,23 @@ def _rows(
 
 
 def _split(unit: Unit, keep: float, weights: Mapping[str, Tensor] | None) -> list[int]:
-    """What each layer of a shared budget keeps: by the current weights, else by the ratio."""
-    if weights is None:
-        return [round(keep * layer.numel) for layer in unit.layers]
-    masks = unit.projection.support([weights[layer.name] for layer in unit.layers], keep)
-    return [int(mask.sum()) for mask in masks]
+    """How many weights each layer of a unit keeps.
+
+    Where the layers share a budget, or blocks at the edges differ in size, the current weights decide. Without them
+    the budget is shared out in proportion.
+    """
+    count = unit.projection.count(unit.shapes, keep)
+    if len(unit.layers) == 1 and count is not None:
+        return [count]
+    if weights is not None:
+        masks = unit.projection.support([weights[layer.name] for layer in unit.layers], keep)
+        return [int(mask.sum()) for mask in masks]
+    total = unit.count(keep)
+    ends = [0]
+    for layer in unit.layers:
+        ends.append(ends[-1] + layer.numel)
+    bounds = [round(total * end / ends[-1]) for end in ends]
+    return [high - low for low, high in pairwise(bounds)]
 
 
 def _shared(units: Sequence[Unit]) -> tuple[list[Unit], str | None]:
@@ -202,6 +215,21 @@ def _drop_unscanned(choice: Choice, curves: Curves) -> None:
                 )
             choice.units.remove(unit)
             choice.reasons[unit.name] = "not in the sensitivity scan"
+
+
+def _curves(source: Curves | str | Path | None, problems: list[str]) -> Curves:
+    if source is None:
+        problems.append(
+            "allocation 'sensitivity' needs the table of a scan; give its file as prune.sensitivity"
+        )
+        return {}
+    if isinstance(source, Mapping):
+        return source
+    try:
+        return SensitivityTable.load(source).curves()
+    except ConfigError as error:
+        problems += error.problems
+        return {}
 
 
 def _keeps_one_ratio(projection: Projection) -> bool:

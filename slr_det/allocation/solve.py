@@ -74,6 +74,11 @@ class Solver:
             raise ConfigError(self._unreachable(weights, dense, choice, layers))
         return solved
 
+    def shown(self, solved: float) -> float | None:
+        """The global ratio that people see; None where no unit is free to choose."""
+        free = [self.units[i] for i in self.free]
+        return min(solved, floor_and_ceiling(free)[1]) if free else None
+
     def notes(self, solved: float) -> list[str]:
         """What the user should know about a solved target."""
         if self.target is None or solved < 1.0 or self.kept(1.0) == sum(unit.numel for unit in self.units):

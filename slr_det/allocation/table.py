@@ -116,7 +116,7 @@ class Allocation:
         if self.target is not None:
             text += f", solved for {self.target:g}x over the {'whole model' if self.over == 'model' else 'groups'}"
         if self.keep is not None:
-            text += f", keep {self.keep:.4g} of the weights that are free to choose"
+            text += f", keep ratio {self.keep:.4g}"
         return text
 
     def _totals(self) -> list[str]:

@@ -134,12 +134,18 @@ def _flatten(
 
 
 def _look_beside(file: Path, entries: dict[str, Entry]) -> None:
-    """A ratio file that a configuration names may stand beside it."""
-    entry = entries.get("prune.ratios")
-    if entry is not None and isinstance(entry.value, str) and not Path(entry.value).exists():
-        beside = file.parent / entry.value
-        if beside.exists():
-            entries["prune.ratios"] = Entry(str(beside), entry.origin)
+    """A file that a configuration names may stand beside it."""
+    for key in ("prune.ratios", "prune.sensitivity"):
+        entry = entries.get(key)
+        if (
+            entry is not None
+            and isinstance(entry.value, str)
+            and entry.value
+            and not Path(entry.value).exists()
+        ):
+            beside = file.parent / entry.value
+            if beside.exists():
+                entries[key] = Entry(str(beside), entry.origin)
 
 
 def _from_words(words: Sequence[str], trainer_keys: Collection[str], problems: list[str]) -> dict[str, Entry]:
@@ -223,9 +229,10 @@ def _check_together(values: Mapping[str, Any], entries: Mapping[str, Entry], pro
         problems.append(
             f"{origin}: prune.keep={keep:g} and prune.target_compression={target:g} are both given; remove one"
         )
-    if values.get("prune.allocation") == "layerwise" and values.get("prune.ratios") is None:
-        origin = entries["prune.allocation"].origin
-        problems.append(f"{origin}: prune.allocation is 'layerwise', which needs prune.ratios (a YAML file)")
+    for allocation, needed in (("layerwise", "prune.ratios"), ("sensitivity", "prune.sensitivity")):
+        if values.get("prune.allocation") == allocation and not values.get(needed) and needed not in entries:
+            origin = entries["prune.allocation"].origin
+            problems.append(f"{origin}: prune.allocation is '{allocation}', which needs a file in {needed}")
 
 
 def _build(

@@ -10,8 +10,9 @@ from typing import Any
 from slr_det.allocation import Ratios, parse_rate, read_ratios
 from slr_det.allocation.declared import read_groups
 from slr_det.allocation.ratios import to_number
-from slr_det.errors import ConfigError, nearest
+from slr_det.errors import CheckpointError, ConfigError, nearest
 from slr_det.projections import Projection
+from slr_det.sensitivity import SensitivityTable
 
 Reader = Callable[[Any], Any]
 """Takes a value, returns it converted, or raises :class:`Wrong` (what was expected) or ConfigError (sentences)."""
@@ -166,6 +167,17 @@ def layer_ratios(value: Any) -> Ratios:
     if not isinstance(value, str | Path | Mapping):
         raise Wrong("expected the path of a YAML file, or a mapping with 'keep:' or 'prune_ratios:'")
     return read_ratios(value, origin="prune.ratios")
+
+
+def sensitivity_file(value: Any) -> str:
+    """The file of a sensitivity scan, which has to be readable."""
+    path = text(value)
+    if path:
+        try:
+            SensitivityTable.load(path)
+        except CheckpointError as error:
+            raise ConfigError(str(error)) from error
+    return path
 
 
 def groups(value: Any) -> tuple[dict[str, Any], ...]:

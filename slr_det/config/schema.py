@@ -15,6 +15,7 @@ from slr_det.allocation import Ratios
 from slr_det.config import readers as read
 from slr_det.files import atomic_write
 from slr_det.methods import Hyper
+from slr_det.sensitivity import RATIOS
 
 TASKS = ("yolo", "lane", "pointpillars", "classify")
 
@@ -35,6 +36,7 @@ class PruneConfig:
         dense_first: Leave the first layer dense.
         dense_head: Leave the detection head dense.
         groups: Layers that share a budget: mappings with name, params, keep, projection, coupled.
+        sensitivity: File of a sensitivity scan, for that allocation; empty for none.
         scan_ratios: Keep ratios that a sensitivity scan tries, largest first.
     """
 
@@ -49,7 +51,8 @@ class PruneConfig:
     dense_first: bool = True
     dense_head: bool = True
     groups: tuple[dict[str, Any], ...] = ()
-    scan_ratios: tuple[float, ...] = (0.7, 0.5, 0.3, 0.2, 0.1)
+    sensitivity: str = ""
+    scan_ratios: tuple[float, ...] = RATIOS
 
     def to_dict(self) -> dict[str, Any]:
         """Plain YAML types that are read back to the same settings."""
@@ -143,6 +146,7 @@ def known_keys() -> dict[str, read.Reader]:
         "prune.dense_first": read.flag,
         "prune.dense_head": read.flag,
         "prune.groups": read.groups,
+        "prune.sensitivity": read.sensitivity_file,
         "prune.scan_ratios": read.ratios_between_0_and_1,
     }
     # The methods say themselves which hyperparameters there are, and check their ranges.
