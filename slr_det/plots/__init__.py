@@ -49,7 +49,7 @@ def draw_all(
         report: A valid report.
         heatmap_layer: Name of the layer that ``before`` and ``after`` hold.
         before: Its dense weight, any shape of two or more dimensions.
-        after: The weight after hard pruning, same shape.
+        after: The weight after pruning, same shape.
 
     Returns:
         Paths relative to ``folder``, by picture; a picture without data is absent.

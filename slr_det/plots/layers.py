@@ -1,4 +1,4 @@
-"""Pictures of the weights: sparsity per layer, and one layer before and after hard pruning."""
+"""Pictures of the weights: sparsity per layer, and one layer before and after pruning."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def sparsity_figure(report: Mapping[str, Any]) -> Figure | None:
 
 
 def heatmap_figure(name: str, before: np.ndarray[Any, Any], after: np.ndarray[Any, Any]) -> Figure:
-    """One layer's weights as a matrix (out, in x kernel height x kernel width), before and after hard pruning.
+    """One layer's weights as a matrix (out, in x kernel height x kernel width), before and after pruning.
 
     Both pictures share one colour scale, symmetric about zero; exact zeros have a colour of their own. A large
     layer is cropped to its first filters and inputs: every cell is one weight, so that patterns stay visible.
@@ -103,9 +103,7 @@ def heatmap_figure(name: str, before: np.ndarray[Any, Any], after: np.ndarray[An
         figure = new_figure(panel + 1.5, 9.5)
         grid = figure.subplots(1, 2, sharey=True)
     colours = _colours()
-    for axes, crop, matrix, title in zip(
-        grid, crops, matrices, ("before", "after hard pruning"), strict=True
-    ):
+    for axes, crop, matrix, title in zip(grid, crops, matrices, ("before", "after pruning"), strict=True):
         picture = axes.imshow(
             np.ma.masked_where(crop == 0, crop),
             cmap=colours,

@@ -17,12 +17,43 @@ from slr_det.errors import DataError, nearest
 from slr_det.files import atomic_write
 from slr_det.report.facts import collect_versions, git_commit
 from slr_det.report.markdown import markdown
-from slr_det.report.schema import SCHEMA_VERSION, validate
+from slr_det.report.schema import SCHEMA_VERSION, load_schema, validate
 
 REPORT_JSON = "report.json"
 REPORT_MARKDOWN = "report.md"
 
 Weights = Mapping[str, Tensor | np.ndarray[Any, Any]]
+
+
+def build_report(**fields: Any) -> dict[str, Any]:
+    """A complete, JSON-ready report from its fields, by the published schema.
+
+    What is left out is filled in: ``schema``, ``created``, ``versions``, ``commit``, ``command``, ``seed``,
+    ``config``, ``plots``, ``others``, ``paper`` and ``warnings``. Numpy and 0-dim torch scalars, paths and tuples
+    become plain JSON types; NaN and infinity become null, each with a line among the warnings.
+
+    Raises:
+        DataError: The fields do not make a report: one line that names what is wrong.
+    """
+    problems: list[str] = []
+    document: dict[str, Any] = {
+        "schema": SCHEMA_VERSION,
+        "command": None,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seed": None,
+        "versions": collect_versions(),
+        "commit": git_commit(),
+        "config": {},
+        "plots": {},
+        "others": {},
+        "paper": None,
+        "warnings": [],
+        **_plain(fields, "", problems),
+    }
+    if isinstance(document["warnings"], list):
+        document["warnings"] += [problem for problem in problems if problem not in document["warnings"]]
+    validate(document)
+    return {key: document[key] for key in load_schema()["properties"] if key in document}
 
 
 def write_report(
@@ -35,17 +66,15 @@ def write_report(
 ) -> Path:
     """Write ``report.json``, ``report.md`` and ``plots/`` into ``run_dir``.
 
-    ``report`` itself is not changed. What it leaves out is filled in: ``schema``, ``created``, ``versions``,
-    ``commit``, ``command``, ``seed``, ``config``, ``plots``, ``others``, ``paper`` and ``warnings``. NaN and
-    infinity become null, each with a line among the warnings. The JSON is on the disk before the first plot
-    is drawn, so that a failing plot costs no result.
+    ``report`` itself is not changed, and goes through :func:`build_report` first. The JSON is on the disk before
+    the first plot is drawn, so that a failing plot costs no result.
 
     Args:
         run_dir: Folder of the run; made if missing.
-        report: The report by the published schema. Numpy and 0-dim torch scalars, paths and tuples are fine.
+        report: The fields of the report.
         weights_before: Dense weights by parameter name, for the heat map. Without both sets of weights a heat
             map that an earlier call drew stays.
-        weights_after: The same weights after hard pruning.
+        weights_after: The same weights in the pruned checkpoint.
         heatmap_layer: Parameter to draw; default: the largest pruned one.
 
     Returns:
@@ -56,17 +85,16 @@ def write_report(
         StorageError: A file could not be written; the one that was there before is intact.
     """
     folder = Path(run_dir)
-    document = _filled(report)
-    validate(document, "report")
-    path = _write_json(folder, document)
+    document = build_report(**report)
+    _write_json(folder, document)
+    name: str | None = None
+    before = after = None
     if weights_before is not None and weights_after is not None:
         name, warning = _heatmap_name(document, weights_before, weights_after, heatmap_layer)
         if warning and warning not in document["warnings"]:
             document["warnings"].append(warning)
-    else:
-        name = None
-    before = None if name is None or weights_before is None else _array(weights_before[name])
-    after = None if name is None or weights_after is None else _array(weights_after[name])
+        if name is not None:
+            before, after = _array(weights_before[name]), _array(weights_after[name])
 
     from slr_det import plots  # matplotlib takes a second to import and only writing a report needs it
 
@@ -78,6 +106,16 @@ def write_report(
     path = _write_json(folder, document)
     atomic_write(folder / REPORT_MARKDOWN, markdown(document))
     return path
+
+
+def refresh_report(path: str | Path) -> Path:
+    """Write ``report.md`` and the plots of a run again from its ``report.json``; the heat map stays as it is.
+
+    Returns the path of ``report.md``. Raises what :func:`load_report` and :func:`write_report` raise.
+    """
+    report = load_report(path)
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    return write_report(folder, report).with_name(REPORT_MARKDOWN)
 
 
 def load_report(path: str | Path) -> dict[str, Any]:
@@ -106,33 +144,6 @@ def load_report(path: str | Path) -> dict[str, Any]:
     validate(report, str(file))
     loaded: dict[str, Any] = report
     return loaded
-
-
-def _filled(report: Mapping[str, Any]) -> dict[str, Any]:
-    """A deep, JSON-ready copy with the defaults in place."""
-    problems: list[str] = []
-    document: dict[str, Any] = _plain(report, "", problems)
-    defaults: dict[str, Any] = {
-        "command": None,
-        "created": datetime.datetime.now(datetime.UTC).astimezone().isoformat(timespec="seconds"),
-        "seed": None,
-        "versions": None,
-        "config": {},
-        "plots": {},
-        "others": {},
-        "paper": None,
-        "warnings": [],
-    }
-    document = {"schema": SCHEMA_VERSION} | document
-    for key, value in defaults.items():
-        document.setdefault(key, value)
-    if document["versions"] is None:
-        document["versions"] = collect_versions()
-    if "commit" not in document:
-        document["commit"] = git_commit()
-    if isinstance(document["warnings"], list):
-        document["warnings"] += [problem for problem in problems if problem not in document["warnings"]]
-    return document
 
 
 def _plain(value: Any, where: str, problems: list[str]) -> Any:

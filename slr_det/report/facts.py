@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from slr_det import __version__
+from slr_det.errors import nearest
 
 _DISTRIBUTIONS = (
     "torch",
@@ -92,11 +93,8 @@ def _digits(text: str) -> str | None:
 
 def compression(
     named: Mapping[str, Tensor],
-    keep: Mapping[str, float],
+    layers: Iterable[Mapping[str, Any]],
     total_parameters: int | None = None,
-    *,
-    projections: str | Mapping[str, str | Mapping[str, Any]] = "unstructured",
-    reasons: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Count the nonzero weights of a pruned checkpoint: the ``compression`` block of a report.
 
@@ -104,41 +102,43 @@ def compression(
 
     Args:
         named: Parameters of the pruned model by name, any shapes, dtypes and devices.
-        keep: Keep ratio of each pruned parameter's group, in (0, 1]; names absent here are dense.
+        layers: What was meant to happen to each layer, such as ``Allocation.rows()``: mappings with ``name`` and
+            ``keep`` (the keep ratio of its group in (0, 1], None for a dense layer) and, where known,
+            ``projection``, ``reason`` (why it is dense) and ``group`` (the budget it shares).
         total_parameters: Every parameter of the model, where ``named`` leaves some out; those count as
             nonzero. Default: ``named`` is the whole model.
-        projections: The projection of the pruned parameters, one for all or by name.
-        reasons: Why a parameter is dense, by name.
 
     Returns:
-        ``{"groups": {"weights", "nonzero", "rate"}, "model": {...}, "layers": [...]}``. One row per pruned
-        parameter and per other parameter of two or more dimensions; a layer that is not pruned has ``keep``
-        and ``projection`` None. Biases and norms count in ``model`` only. A rate is None where nothing is left.
+        ``{"groups": {"weights", "nonzero", "rate"}, "model": {...}, "layers": [...]}``, one row per layer of
+        ``layers``. Weights are counted on the tensors, whatever was meant; biases and norms count in ``model``
+        only. A rate is None where nothing is left.
 
     Raises:
-        KeyError: ``keep`` names a parameter that ``named`` lacks.
-        ValueError: ``total_parameters`` is smaller than the number of weights in ``named``.
+        ValueError: ``layers`` names a parameter that ``named`` lacks, or ``total_parameters`` is smaller than
+            the number of weights in ``named``.
     """
-    absent = [name for name in keep if name not in named]
-    if absent:
-        raise KeyError(f"keep names parameters that the model lacks: {', '.join(absent[:3])}")
-    reasons = reasons or {}
     counts = _count_nonzero(named)
     rows: list[dict[str, Any]] = []
-    for name, tensor in named.items():
-        ratio = keep.get(name)
-        if ratio is None and tensor.dim() < 2:
-            continue
-        kind = projections if isinstance(projections, str) else projections.get(name, "unstructured")
+    for layer in layers:
+        name = layer["name"]
+        if name not in named:
+            raise ValueError(f"the model has no parameter '{name}'{nearest(name, named)}")
+        keep, projection = layer["keep"], layer.get("projection")
+        dense = keep is None
         rows.append(
             {
                 "name": name,
-                "shape": list(tensor.shape),
-                "weights": tensor.numel(),
+                "shape": list(named[name].shape),
+                "weights": named[name].numel(),
                 "nonzero": counts[name],
-                "keep": None if ratio is None else float(ratio),
-                "projection": None if ratio is None else kind if isinstance(kind, str) else dict(kind),
-                "reason": reasons.get(name, "not selected") if ratio is None else None,
+                "keep": None if dense else float(keep),
+                "projection": None
+                if dense
+                else projection
+                if isinstance(projection, Mapping)
+                else str(projection),
+                "reason": layer.get("reason") or "not selected" if dense else None,
+                "group": layer.get("group"),
             }
         )
     weights = sum(tensor.numel() for tensor in named.values())

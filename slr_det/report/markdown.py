@@ -17,6 +17,7 @@ from slr_det.report.table import (
     number,
     paper_rows,
     phase_table,
+    published_metric,
     rate,
     runs,
     score,
@@ -45,7 +46,7 @@ _PICTURES = {
     ),
     "heatmap": (
         "Weights before and after",
-        "One layer as a matrix (filters x inputs), before and after hard pruning.",
+        "One layer as a matrix (filters x inputs): dense, and in the pruned checkpoint.",
     ),
 }
 
@@ -57,7 +58,7 @@ def markdown(report: Report) -> str:
         blocks.append("\n".join(f"> **Warning:** {_line(warning)}" for warning in report["warnings"]))
     blocks += ["## Scores", *_scores(report)]
     blocks += ["## Compression", *_compression(report)]
-    blocks += ["## Budget", _budget(report)]
+    blocks += ["## Budget", *_budget(report)]
     blocks += ["## How the method went", *_course(report)]
     if report["compression"]["layers"]:
         blocks += ["## Layers", *_layers(report)]
@@ -109,11 +110,11 @@ def _scores(report: Report) -> Iterator[str]:
     )
     published = paper_rows(report)
     if published:
-        metric = report["paper"]["metric"]
-        rows = [["method", f"paper ({metric})", "here, hard-pruned", "here, at the end"]]
+        rows = [["method", f"paper ({published_metric(report)})", "here, hard-pruned", "here, at the end"]]
         for name, paper, hard, end in published:
             rows.append([name, f"{paper:.1f}", "" if name == "dense" else number(hard, 1), number(end, 1)])
-        yield f"Beside the published numbers ({_line(report['paper']['source'])}):"
+        source = report["paper"].get("source")
+        yield f"Beside the published numbers{f' ({_line(source)})' if source else ''}:"
         yield table(rows, text_columns=1)
     yield from _classes(report)
 
@@ -171,20 +172,30 @@ def _compression(report: Report) -> Iterator[str]:
     )
 
 
-def _budget(report: Report) -> str:
-    rows = [["method", "iterations", "training under the method"]]
-    rows[0] += [f"{PHASE_LABELS[phase]}: epochs, time" for phase in PHASE_LABELS]
+def _budget(report: Report) -> Iterator[str]:
+    """Epochs and time per phase, and the share of it that the method itself took."""
+    columns = {
+        "dense": "dense training",
+        "hard_prune": "under the method",
+        "bn_recalibrated": "BN recalibration",
+        "retrain": "masked retraining",
+    }
+    rows = [["method", "iterations", *columns.values(), "ends of iterations"]]
     for label, run in runs(report):
         history = run["history"]
-        seconds = [record["seconds"] for record in history if record.get("seconds") is not None]
-        row = [label, str(len(history)), duration(sum(seconds)) if seconds else ""]
-        for phase in PHASE_LABELS:
+        own = [record["seconds"] for record in history if record.get("seconds") is not None]
+        cells = []
+        for phase in columns:
             block = run["phases"].get(phase, {})
             epochs = block.get("epochs")
-            parts = ["" if epochs is None else f"{epochs:g}", duration(block.get("seconds"))]
-            row.append(", ".join(part for part in parts if part))
-        rows.append(row)
-    return table(rows, text_columns=1)
+            parts = ["" if not epochs else f"{epochs:g} epochs", duration(block.get("seconds"))]
+            cells.append(", ".join(part for part in parts if part))
+        rows.append([label, str(len(history)), *cells, duration(sum(own)) if own else ""])
+    yield table(rows, text_columns=1)
+    yield (
+        "Every method starts from the same dense model. *Ends of iterations* is the part of the time under the "
+        "method that went into projections and multipliers."
+    )
 
 
 def _course(report: Report) -> Iterator[str]:

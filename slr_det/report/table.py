@@ -102,12 +102,17 @@ def phase_table(report: Report, names: Sequence[str]) -> list[list[str]]:
     return table
 
 
+def published_metric(report: Report) -> str:
+    """Metric and scale of the published numbers; papers print a detector's AP50 times 100."""
+    return str((report["paper"] or {}).get("metric", "AP50 x100"))
+
+
 def paper_rows(report: Report) -> list[tuple[str, float, float | None, float | None]]:
     """(name, published number, own after hard pruning, own at the end), on the published scale."""
     paper = report["paper"]
     if not paper:
         return []
-    metric, _, scale_text = paper["metric"].partition(" ")
+    metric, _, scale_text = published_metric(report).partition(" ")
     scale = 100.0 if "100" in scale_text or "%" in scale_text else 1.0
 
     def scaled(value: float | None) -> float | None:
@@ -116,7 +121,7 @@ def paper_rows(report: Report) -> list[tuple[str, float, float | None, float | N
     blocks = dict(runs(report))
     rows: list[tuple[str, float, float | None, float | None]] = []
     for name, published in paper.items():
-        if name in ("metric", "source") or published is None:
+        if not isinstance(published, int | float):
             continue
         if name == "dense":
             own = scaled(score(report, "dense", metric))
@@ -150,7 +155,7 @@ def summary_table(report: Report) -> str:
     lines += ["", *(line[:WIDTH] for line in table)]
     published = paper_rows(report)
     if published:
-        rows = [["published", report["paper"]["metric"], "here, hard-pruned", "here, at the end"]]
+        rows = [["published", published_metric(report), "here, hard-pruned", "here, at the end"]]
         rows += [
             [name, f"{paper:.1f}", number(hard, 1), number(end, 1)] for name, paper, hard, end in published
         ]
