@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from slr_det.projections.registry import Shape, budget, projection
-from slr_det.projections.scan import row_chunks
+from slr_det.projections.scan import row_chunks, squares
 from slr_det.projections.topk import largest
 
 
@@ -29,6 +30,13 @@ def _check(shapes: Sequence[Shape], rows: int, cols: int) -> str | None:
     return None
 
 
+def _count(shapes: Sequence[Shape], keep: float, rows: int, cols: int) -> int | None:
+    sizes = [(shape[0], math.prod(shape[1:])) for shape in shapes]
+    if any(height % rows or width % cols for height, width in sizes):
+        return None
+    return rows * cols * budget(keep, sum(height * width for height, width in sizes) // (rows * cols))
+
+
 def _parse(text: str) -> Mapping[str, Any] | None:
     match = re.fullmatch(r"block:(\d+)x(\d+)", text)
     return {"rows": int(match[1]), "cols": int(match[2])} if match else None
@@ -38,7 +46,7 @@ def _label(rows: int, cols: int) -> str:
     return f"block:{rows}x{cols}"
 
 
-@projection("block", normalise=_normalise, check=_check, parse=_parse, label=_label)
+@projection("block", normalise=_normalise, check=_check, count=_count, parse=_parse, label=_label)
 def block(tensors: Sequence[Tensor], keep: float, *, rows: int = 4, cols: int = 4) -> list[Tensor]:
     """Project onto weights with at most q nonzero blocks of their matrix view (out, in * kh * kw).
 
@@ -59,9 +67,9 @@ def block_energy(tensor: Tensor, rows: int, cols: int) -> Tensor:
 
 
 def _tile_energy(tensor: Tensor, rows: int, cols: int) -> Tensor:
-    squares = tensor.reshape(tensor.shape[0], -1).double().square_()
-    height, width = squares.shape
-    padded = torch.nn.functional.pad(squares, (0, -width % cols, 0, -height % rows))
+    matrix = squares(tensor.reshape(tensor.shape[0], -1))
+    height, width = matrix.shape
+    padded = torch.nn.functional.pad(matrix, (0, -width % cols, 0, -height % rows))
     tiles = padded.view(padded.shape[0] // rows, rows, padded.shape[1] // cols, cols)
     return tiles.sum((1, 3))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from slr_det.projections.nm import top_n
 from slr_det.projections.registry import Shape, budget, projection
-from slr_det.projections.scan import keep_entries, magnitude_keys, row_chunks
+from slr_det.projections.scan import keep_entries, magnitude_keys, row_chunks, squares
 from slr_det.projections.topk import largest
 
 ENTRIES = 4  # nonzeros of a pattern
@@ -87,13 +87,18 @@ def _count(shapes: Sequence[Shape], keep: float, patterns: Any) -> int:
 
 def _parse(text: str) -> Mapping[str, Any] | None:
     head, _, library = text.partition(":")
-    return {"patterns": library} if head == "kernel_pattern" and library else None
+    if head != "kernel_pattern" or not library:
+        return None
+    return {"patterns": library.split(",") if library[0] in "01" else library}
 
 
 def _label(patterns: Any) -> str:
+    if patterns == "default":
+        return "kernel_pattern"
     if isinstance(patterns, str):
-        return "kernel_pattern" if patterns == "default" else f"kernel_pattern:{patterns}"
-    return f"kernel_pattern ({len(patterns)} own)"
+        return f"kernel_pattern:{patterns}"
+    rows = ["/".join("".join(map(str, p[i : i + 3])) for i in range(0, AREA, 3)) for p in patterns]
+    return f"kernel_pattern:{','.join(rows)}"
 
 
 @projection("kernel_pattern", normalise=_normalise, check=_check, count=_count, parse=_parse, label=_label)
@@ -128,7 +133,7 @@ def _arrange(tensor: Tensor, patterns: Any) -> Tensor:
             best = _centred(_entries(magnitude_keys(part))).T
         else:
             library = DEFAULT if patterns == "default" else patterns
-            best = _from_library(_entries(part).double().square_(), library)
+            best = _from_library(squares(_entries(part)), library)
         mask[rows] = best.reshape(part.shape)
     return mask
 
@@ -144,26 +149,26 @@ def _centred(keys: Tensor) -> Tensor:
     return torch.cat([others[:CENTRE], torch.ones_like(others[:1]), others[CENTRE:]])
 
 
-def _from_library(squares: Tensor, library: Sequence[Sequence[int]]) -> Tensor:
+def _from_library(held: Tensor, library: Sequence[Sequence[int]]) -> Tensor:
     """Best of a list of patterns by the squared norm it holds (the first of equals), shape (out * in, 9)."""
-    best = torch.full_like(squares[0], -1.0)
-    choice = torch.zeros(squares.shape[1], dtype=torch.int32, device=squares.device)
+    best = torch.full_like(held[0], -1.0)
+    choice = torch.zeros(held.shape[1], dtype=torch.int32, device=held.device)
     for index, pattern in enumerate(library):
-        first, *others = (squares[entry] for entry in range(AREA) if pattern[entry])
+        first, *others = (held[entry] for entry in range(AREA) if pattern[entry])
         energy = first.clone()
         for square in others:
             energy += square
         better = energy > best
         choice.masked_fill_(better, index)
         torch.maximum(best, energy, out=best)
-    table = torch.tensor(library, dtype=torch.bool, device=squares.device)
+    table = torch.tensor(library, dtype=torch.bool, device=held.device)
     return table.index_select(0, choice)
 
 
 def _energy(tensor: Tensor, mask: Tensor) -> Tensor:
     """Squared norm (float64) that each kernel's pattern holds, shape (out, in)."""
     parts = [
-        keep_entries(tensor[rows], mask[rows], torch.empty_like(tensor[rows])).double().square_().sum((2, 3))
+        squares(keep_entries(tensor[rows], mask[rows], torch.empty_like(tensor[rows]))).sum((2, 3))
         for rows in row_chunks(tensor)
     ]
     return torch.cat(parts)

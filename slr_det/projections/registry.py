@@ -198,6 +198,8 @@ class Projection:
 
         One shape asks about that tensor alone; several ask about a group that shares a budget (or a mask).
         """
+        if not shapes:
+            return "the group has no tensors"
         for shape in shapes:
             if math.prod(shape) == 0:
                 return f"shape {list(shape)} has no entries"

@@ -45,6 +45,11 @@ def row_chunks(tensor: Tensor, multiple: int = 1) -> Iterator[slice]:
     return (slice(start, start + rows) for start in range(0, tensor.shape[0], rows))
 
 
+def squares(part: Tensor) -> Tensor:
+    """The squares of a part in float64, where those of float32 values are exact."""
+    return part.to(torch.float64, copy=True).square_()
+
+
 class Scan(Protocol):
     """What selecting the largest entries asks about one tensor."""
 

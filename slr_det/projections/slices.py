@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from slr_det.projections.registry import Shape, budget, projection
-from slr_det.projections.scan import row_chunks
+from slr_det.projections.scan import row_chunks, squares
 from slr_det.projections.topk import largest
 
 
@@ -95,5 +95,5 @@ def _slices(tensors: Sequence[Tensor], keep: float, dim: int, coupled: bool) -> 
 def slice_energy(tensor: Tensor, dim: int) -> Tensor:
     """Squared norm of every slice along ``dim`` (0 or 1), in float64, where squares of float32 values are exact."""
     others = [d for d in range(tensor.dim()) if d != dim]
-    parts = [tensor[rows].double().square_().sum(others) for rows in row_chunks(tensor)]
+    parts = [squares(tensor[rows]).sum(others) for rows in row_chunks(tensor)]
     return torch.cat(parts) if dim == 0 else torch.stack(parts).sum(0)
