@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from projection_reference import largest_by_sort
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from slr_det.projections import scan, topk
 from slr_det.projections.topk import largest
@@ -167,14 +167,14 @@ def test_mixed_types_share_one_ranking() -> None:
     assert [mask.tolist() for mask in largest(scores, 3)] == [[False, True], [False, True], [True]]
 
 
-class _LargestTensor(TorchDispatchMode):
+class _LargestTensor(TorchFunctionMode):
     """Notes the largest tensor that any operation returns, in bytes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.bytes = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if isinstance(result, Tensor):
             self.bytes = max(self.bytes, result.numel() * result.element_size())
