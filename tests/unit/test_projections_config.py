@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
+import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -189,3 +192,25 @@ def test_a_name_is_registered_once() -> None:
 
         projection("incomplete")(incomplete)
     assert "incomplete" not in REGISTRY
+
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "projections.md").read_text(encoding="utf-8")
+
+
+def test_the_example_of_the_documentation_is_a_projection(monkeypatch: pytest.MonkeyPatch) -> None:
+    from slr_det.projections import registry
+
+    monkeypatch.setattr(registry, "REGISTRY", dict(registry.REGISTRY))
+    code = re.search(r"(?m)^    import torch\n(?:(?:    .*)?\n)*", PAGE)
+    assert code is not None
+    exec(textwrap.dedent(code[0]), {})
+    projected = Projection("lower_rows", {"first": 2}).project([torch.arange(1.0, 5.0)], 0.5)[0]
+    assert projected.tolist() == [0.0, 0.0, 3.0, 4.0]
+
+
+def test_every_spelling_of_the_documentation_parses() -> None:
+    spellings = re.findall(r"`((?:filter|channel|block|kernel_pattern|\d+):[^`]*)`", PAGE)
+    assert len(spellings) >= 8
+    for text in spellings:
+        if text != "block:RxC":
+            assert str(Projection.parse(text)) == text
