@@ -46,6 +46,23 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
+    """The safe dumper, which quotes text that either version of YAML would read as something else."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: list(resolvers) for first, resolvers in yaml.SafeDumper.yaml_implicit_resolvers.items()
+    }
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+
+
+def dump_yaml(content: Any) -> str:
+    """A YAML document that this module and any YAML reader read back the same, keys in the order given."""
+    text: str = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text
+
+
 def parse_yaml(text: str, where: str) -> Any:
     """Parse a YAML document; None where it is empty.
 

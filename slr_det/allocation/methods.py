@@ -106,7 +106,9 @@ def _lower_hull(curve: Sequence[tuple[float, float]]) -> list[tuple[float, float
 
 
 def bisect_keep(count: Callable[[float], int], budget: int, *, steps: int = 100) -> float | None:
-    """The largest global keep ratio in [0, 1] with ``count(keep) <= budget``, or None where even 0 exceeds it.
+    """A global keep ratio in [0, 1] with the largest ``count(keep) <= budget``, or None where even 0 exceeds it.
+
+    Of the ratios with that count, one that is short to write.
 
     Args:
         count: Exact number of nonzero weights at a global keep ratio; never decreasing.
@@ -126,7 +128,8 @@ def bisect_keep(count: Callable[[float], int], budget: int, *, steps: int = 100)
             low = middle
         else:
             high = middle
-    return low
+    kept = count(low)
+    return next((short for digits in range(2, 16) if count(short := round(low, digits)) == kept), low)
 
 
 def _prod(shape: Sequence[int]) -> int:

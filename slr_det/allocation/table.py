@@ -11,8 +11,7 @@ from slr_det.layers import Layer
 from slr_det.projections import Projection
 
 WIDTH = 110
-_NAME = 38
-_REASON = 28
+_REASON = 24
 
 
 @dataclass(frozen=True)
@@ -98,17 +97,21 @@ class Allocation:
         ]
 
     def table(self) -> str:
-        """The table as text of at most 110 columns, with both compression rates."""
+        """The table as text of at most 110 columns, with both compression rates; names go without ``.weight``."""
         lines = [self._title(), ""]
         head = ("layer", "shape", "weights", "keep", "kept", "projection, or why dense")
         body = [_cells(row) for row in self.layers]
-        names = min(_NAME, max(len(cells[0]) for cells in [head, *body]))
-        widths = [names, *(max(len(cells[i]) for cells in [head, *body]) for i in range(1, 5))]
-        last = max(_REASON, WIDTH - sum(widths) - 2 * len(widths))
+        cells = list(zip(head, *body, strict=True))
+        longest = [max(map(len, column)) for column in cells]
+        # Numbers are never cut, and the name, which says what a row is about, only where the reason is short already.
+        room = WIDTH - sum(longest[1:-1]) - 2 * (len(head) - 1)
+        widths = [min(longest[0], room - min(longest[-1], _REASON)), *longest[1:-1]]
+        last = room - widths[0]
         lines.append(_line(head, widths, last))
         rule = "-" * min(WIDTH, max(len(_line(cells, widths, last)) for cells in [head, *body]))
         lines += [rule, *(_line(cells, widths, last) for cells in body), rule, *self._totals()]
-        lines += [f"note: {note}" for note in self.notes]
+        notes = [*self.notes, *dict.fromkeys(row[-1] for row in body if len(row[-1]) > last)]
+        lines += [f"note: {note}" for note in notes]
         return "\n".join(lines)
 
     def _title(self) -> str:
@@ -146,7 +149,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     if row.group is not None:
         last = f"{last} ({row.group})"
     return (
-        layer.name,
+        layer.name.removesuffix(".weight"),
         "x".join(map(str, layer.shape)),
         f"{layer.numel:,}",
         "dense" if row.keep is None else f"{row.keep:.4f}",
@@ -159,4 +162,5 @@ def _line(cells: Sequence[str], widths: Sequence[int], last: int) -> str:
     name, shape, *numbers = cells[:-1]
     parts = [shorten(name, widths[0]).ljust(widths[0]), shape.rjust(widths[1])]
     parts += [number.rjust(width) for number, width in zip(numbers, widths[2:], strict=True)]
-    return "  ".join([*parts, shorten(cells[-1], last)]).rstrip()
+    why = cells[-1] if len(cells[-1]) <= last else f"{cells[-1][: last - 2]}.."
+    return "  ".join([*parts, why]).rstrip()

@@ -73,7 +73,7 @@ def load_config(
     problems += [
         f"{key} is not given; add {key}=... to the command"
         for key in required
-        if not getattr(config, key, None)
+        if not getattr(config, key, None) and (key not in entries or not entries[key].value)
     ]
     if problems:
         raise ConfigError(problems)

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from slr_det import methods
 from slr_det.allocation import METHODS as ALLOCATIONS
 from slr_det.allocation import Ratios
@@ -16,6 +14,7 @@ from slr_det.config import readers as read
 from slr_det.files import atomic_write
 from slr_det.methods import Hyper
 from slr_det.sensitivity import RATIOS
+from slr_det.yamlio import dump_yaml
 
 TASKS = ("yolo", "lane", "pointpillars", "classify")
 
@@ -113,7 +112,7 @@ class RunConfig:
 
     def dump(self, path: str | Path) -> Path:
         """Write the configuration as a YAML file that runs again; StorageError where it cannot be written."""
-        return atomic_write(path, yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True))
+        return atomic_write(path, dump_yaml(self.to_dict()))
 
 
 SECTIONS = ("prune", "slr", "train", "retrain", "min", "paper")
