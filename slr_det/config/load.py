@@ -229,10 +229,9 @@ def _check_together(values: Mapping[str, Any], entries: Mapping[str, Entry], pro
         problems.append(
             f"{origin}: prune.keep={keep:g} and prune.target_compression={target:g} are both given; remove one"
         )
-    for allocation, needed in (("layerwise", "prune.ratios"), ("sensitivity", "prune.sensitivity")):
-        if values.get("prune.allocation") == allocation and not values.get(needed) and needed not in entries:
-            origin = entries["prune.allocation"].origin
-            problems.append(f"{origin}: prune.allocation is '{allocation}', which needs a file in {needed}")
+    if values.get("prune.allocation") == "layerwise" and "prune.ratios" not in entries:
+        origin = entries["prune.allocation"].origin
+        problems.append(f"{origin}: prune.allocation is 'layerwise', which needs a file in prune.ratios")
 
 
 def _build(
