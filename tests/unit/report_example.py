@@ -76,7 +76,9 @@ def layers(count: int) -> list[dict[str, Any]]:
         share = 0.256 * (1.3 - 0.6 * index / count)
         rows.append(
             {
-                "name": f"model.{index}.conv.weight" if index % 3 else f"model.{index}.cv2.0.m.{index}.conv.weight",
+                "name": f"model.{index}.conv.weight"
+                if index % 3
+                else f"model.{index}.cv2.0.m.{index}.conv.weight",
                 "shape": shape,
                 "weights": weights,
                 "nonzero": weights if reason else round(weights * share),

@@ -1,0 +1,242 @@
+"""The page and the terminal's table say the report's own numbers."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from report_example import make_report
+
+from slr_det.report import markdown, summary_table
+from slr_det.report.table import duration, size
+
+
+def cells(page: str, heading: str) -> list[dict[str, str]]:
+    """The rows of the first Markdown table below a heading, by column title."""
+    section = page.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    table: list[list[str]] = []
+    for line in lines:
+        row = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if table and len(row) != len(table[0]):
+            break
+        table.append(row)
+    titles = table[0]
+    return [dict(zip(titles, row, strict=True)) for row in table[2:]]
+
+
+def test_the_first_sentence_holds_the_result() -> None:
+    report = make_report()
+    compression, phases = report["compression"], report["phases"]
+    rate = compression["model"]["weights"] / compression["model"]["nonzero"]
+    group_rate = compression["groups"]["weights"] / compression["groups"]["nonzero"]
+    ap50 = {name: phase["metrics"]["AP50"] for name, phase in phases.items()}
+    title, blank, sentence = markdown(report).splitlines()[:3]
+    assert (title, blank) == ("# shapes-tiny", "")
+    assert sentence == (
+        f"**slr** made the model **{rate:.2f}x smaller** in nonzero weights, counted over the whole model "
+        f"({group_rate:.2f}x over the pruned groups); AP50 {ap50['dense']:.3f} dense "
+        f"-> **{ap50['hard_prune']:.3f}** after hard pruning "
+        f"-> **{ap50['bn_recalibrated']:.3f}** with the batch norms recalibrated "
+        f"-> **{ap50['retrain']:.3f}** after 5 epochs of masked retraining."
+    )
+
+
+def test_the_table_of_scores_has_one_row_per_method_and_phase() -> None:
+    report = make_report(("slr", "admm"))
+    rows = cells(markdown(report), "Scores")
+    assert [(row["method"], row["phase"]) for row in rows] == [
+        ("-", "dense"),
+        *[(m, p) for m in ("slr", "admm") for p in ("hard-pruned", "BN recalibrated", "retrained")],
+    ]
+    dense = report["phases"]["dense"]["metrics"]
+    hard = report["others"]["admm"]["phases"]["hard_prune"]["metrics"]
+    assert (
+        rows[0]["AP50"] == f"{dense['AP50']:.3f}" and rows[0]["vs dense"] == "" and rows[0]["epochs"] == "40"
+    )
+    assert rows[4]["AP50"] == f"{hard['AP50']:.3f}"
+    assert rows[4]["AP"] == f"{hard['AP']:.3f}"
+    assert rows[4]["trainer's mAP50"] == f"{hard['trainer_map50']:.3f}"
+    assert rows[4]["vs dense"] == f"{hard['AP50'] - dense['AP50']:+.3f}"
+
+
+def test_the_papers_numbers_stand_beside_the_runs_times_a_hundred() -> None:
+    report = make_report()
+    slr = report["phases"]
+    page = markdown(report)
+    line = next(line for line in page.splitlines() if line.startswith("| slr | 35.4"))
+    assert line == (
+        f"| slr | 35.4 | {100 * slr['hard_prune']['metrics']['AP50']:.1f} "
+        f"| {100 * slr['retrain']['metrics']['AP50']:.1f} |"
+    )
+    assert "| dense | 37.1 |  | 87.1 |" in page
+    assert "Table 5, yolov3-tiny at 3.33x" in page
+    report["paper"] = {"slr": 0.81, "metric": "AP", "source": "a table", "note": "not a number"}
+    end = slr["retrain"]["metrics"]["AP"]
+    assert f"| slr | 0.8 | {slr['hard_prune']['metrics']['AP']:.1f} | {end:.1f} |" in markdown(report)
+    report["paper"] = None
+    assert "published" not in markdown(report) and "published" not in summary_table(report)
+
+
+def test_compression_bytes_and_layers_are_the_reports_own() -> None:
+    report = make_report()
+    page = markdown(report)
+    groups, model = cells(page, "Compression")
+    for row, block in ((groups, report["compression"]["groups"]), (model, report["compression"]["model"])):
+        assert int(row["weights"].replace(",", "")) == block["weights"]
+        assert int(row["nonzero"].replace(",", "")) == block["nonzero"]
+        assert row["zeros"] == f"{1 - block['nonzero'] / block['weights']:.1%}"
+        assert row["compression rate"] == f"{block['weights'] / block['nonzero']:.2f}x"
+    assert "| dense checkpoint | 24.81 MB (24,812,345 bytes) |" in page
+    assert "| pruned checkpoint | 6.25 MB (6,254,001 bytes) |" in page
+    assert f"{24_812_345 / 6_254_001:.2f}x the pruned one" in page
+    rows = cells(page, "Layers")
+    layers = report["compression"]["layers"]
+    assert [row["layer"].strip("`") for row in rows] == [layer["name"] for layer in layers]
+    assert rows[0]["projection"] == "dense: first layer" and rows[0]["zeros"] == "0.0%"
+    assert rows[3]["zeros"] == f"{1 - layers[3]['nonzero'] / layers[3]['weights']:.1%}"
+    assert rows[3]["keep ratio"] == "0.256"
+
+
+def test_the_course_of_the_method_is_counted() -> None:
+    report = make_report()
+    history = report["history"]
+    slr, admm = cells(markdown(report), "How the method went")
+    assert slr["(6) held"] == f"{sum(r['condition_6'] for r in history)} of {len(history)}"
+    assert slr["(11) held"] == f"{sum(r['condition_11'] for r in history)} of {len(history)}"
+    assert slr["W - Z, last"] == f"{history[-1]['distance']:.4g}"
+    assert slr["step size, last"] == f"{history[-1]['step_size']:.4g}"
+    assert admm["(6) held"] == admm["step size, last"] == ""
+    history[0]["condition_6"] = None
+    (slr, _) = cells(markdown(report), "How the method went")
+    assert slr["(6) held"].endswith(f"of {len(history) - 1}")
+
+
+def test_the_budget_lists_epochs_and_time_per_phase() -> None:
+    report = make_report(iterations=12)
+    slr, admm = cells(markdown(report), "Budget")
+    assert (slr["method"], slr["iterations"], slr["dense training"]) == ("slr", "12", "40 epochs, 6m11s")
+    assert slr["under the method"] == "12 epochs, 2m24s"
+    assert slr["masked retraining"] == "5 epochs, 58.8s"
+    assert slr["ends of iterations"] == duration(sum(r["seconds"] for r in report["history"]))
+    assert admm["iterations"] == "12"
+
+
+def test_classes_are_sorted_by_what_they_lost() -> None:
+    page = markdown(make_report())
+    section = page.split("AP50 per class:", 1)[1]
+    assert section.index("| star |") < section.index("| circle |")
+    report = make_report()
+    for phase in report["phases"].values():
+        phase["metrics"]["per_class"] = {f"c{i:02d}": {"AP50": 0.5 + 0.01 * i} for i in range(80)}
+    report["phases"]["retrain"]["metrics"]["per_class"]["c40"]["AP50"] = 0.2
+    page = markdown(report)
+    assert "AP50 per class, the 12 of 80 that lost most:" in page
+    assert "| c40 | 0.900 | 0.200 | -0.700 |" in page
+
+
+def test_how_to_make_it_again_and_warnings_are_there() -> None:
+    report = make_report()
+    report["warnings"] = ["two\nlines | one"]
+    page = markdown(report)
+    assert f"```sh\n{report['command']}\n```" in page
+    assert "> **Warning:** two lines | one" in page
+    for text in (report["commit"], "2.13.0+cpu", "8.4.190", "target_compression: 3.33", "| seed | 0 |"):
+        assert text in page
+
+
+def test_missing_scores_and_phases_do_not_break_the_page() -> None:
+    report = make_report(("slr",))
+    report["phases"] = {"hard_prune": {"metrics": {"AP50": None}}}
+    report["final_phase"] = "hard_prune"
+    report["history"], report["plots"], report["commit"], report["command"] = [], {}, None, None
+    report["compression"] = {
+        "groups": {"weights": 0, "nonzero": 0, "rate": None},
+        "model": {"weights": 10, "nonzero": 10, "rate": 1.0},
+        "layers": [],
+    }
+    report["bytes"] = {"dense": 10, "pruned": None}
+    page = markdown(report)
+    assert "AP50 -> **n/a** after hard pruning" in page
+    assert "## Layers" not in page and "## Pictures" not in page
+    assert "| pruned checkpoint | n/a |" in page
+    assert "n/a" in summary_table(report)
+
+
+def test_a_dense_run_is_no_pruning_result() -> None:
+    report = make_report(("slr",))
+    report["phases"] = {"dense": report["phases"]["dense"]}
+    report["final_phase"] = "dense"
+    assert markdown(report).splitlines()[2] == "The dense model, before any pruning; AP50 0.871 dense."
+
+
+@pytest.mark.parametrize("methods", [("slr",), ("slr", "admm", "penalty", "gradual", "oneshot")])
+def test_the_terminals_table_is_aligned_and_narrow(methods: tuple[str, ...]) -> None:
+    report = make_report(methods)
+    text = summary_table(report)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 110
+    assert not text.endswith("\n")
+    header = next(line for line in lines if line.startswith("method"))
+    at = lines.index(header)
+    table = lines[at : at + 3 + 3 * len(methods)]
+    end = header.index("AP50") + len("AP50")
+    values = [line[end - 5 : end] for line in table[2:]]
+    expected = [report["phases"]["dense"]["metrics"]["AP50"]]
+    for block in [report, *report["others"].values()]:
+        expected += [
+            block["phases"][p]["metrics"]["AP50"] for p in ("hard_prune", "bn_recalibrated", "retrain")
+        ]
+    assert values == [f"{value:.3f}" for value in expected]
+    assert lines[-1].startswith("warning: the learning rate")
+
+
+def test_the_terminals_table_gives_up_metrics_before_it_gets_too_wide() -> None:
+    report = make_report(("slr", "admm"))
+    report["others"]["a label that is much too long for a table"] = report["others"].pop("admm")
+    report["warnings"] = ["word " * 60]
+    for block in [report, *report["others"].values()]:
+        for phase in block["phases"].values():
+            phase["metrics"] = {f"a rather long metric {i}": 0.5 + i / 10 for i in range(6)}
+    text = summary_table(report)
+    assert max(map(len, text.splitlines())) <= 110
+    assert "a label that is..." in text and "a rather long m..." in text
+    assert "retrained" in text and "compression" in text
+
+
+def test_the_headline_metric_can_be_chosen() -> None:
+    report: dict[str, Any] = make_report(("slr",))
+    report["metric"] = "AP"
+    assert "; AP 0.540 dense" in markdown(report)
+    assert summary_table(report).splitlines()[2].split()[:3] == ["method", "phase", "AP"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, ""),
+        (0, "0.0s"),
+        (59.94, "59.9s"),
+        (59.96, "1m00s"),
+        (372, "6m12s"),
+        (3599.6, "1h00m"),
+        (7500, "2h05m"),
+    ],
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (None, "n/a"),
+        (999, "999 bytes"),
+        (1500, "1.50 kB (1,500 bytes)"),
+        (24_700_123, "24.70 MB (24,700,123 bytes)"),
+        (2 * 10**9, "2.00 GB (2,000,000,000 bytes)"),
+    ],
+)
+def test_sizes(count: int | None, text: str) -> None:
+    assert size(count) == text
