@@ -169,7 +169,9 @@ class Adapter(Protocol):
     def finished(self, job: TrainJob) -> bool:
         """Whether the phase's checkpoint says that all its epochs are done."""
 
-    def export(self, source: str, target: Path, job: TrainJob, weights: Mapping[str, Tensor] | None = None) -> None:
+    def export(
+        self, source: str, target: Path, job: TrainJob, weights: Mapping[str, Tensor] | None = None
+    ) -> None:
         """Write a native checkpoint for inference: ``source``'s model, with ``weights`` in place of its own.
 
         A training checkpoint gives its averaged (EMA) model. No optimizer, no second copy of the weights.
@@ -199,5 +201,7 @@ def load_adapter(name: str) -> Adapter:
     try:
         adapter: Adapter = found[name].load()
     except ModuleNotFoundError as error:
-        raise MissingExtraError(f"adapter '{name}' needs the package '{error.name}', which is not installed") from error
+        raise MissingExtraError(
+            f"adapter '{name}' needs the package '{error.name}', which is not installed"
+        ) from error
     return adapter

@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from slr_det.config import RunConfig
 from slr_det.errors import ConfigError
 from slr_det.groups import build_groups
 from slr_det.masks import supports
-from slr_det.report import build_report, compression, write_report
+from slr_det.report import compression, write_report
 from slr_det.runstate import RunState
+from slr_det.sensitivity_scan import scan_checkpoint
 
 PHASES = ("dense", "hard_prune", "bn_recalibrated", "retrain")
 
@@ -55,7 +56,6 @@ class Pipeline:
         self.command = command
         self.verbose = verbose
         self.say = say or (lambda line: print(line, file=sys.stderr, flush=True))
-        self.warnings: list[str] = []
         self.current = "start"
         self.data = adapter.prepare_data(config.data, self.folder / "data")
 
@@ -69,7 +69,7 @@ class Pipeline:
         """Run every phase for every method and write the report; returns the report."""
         self._dense()
         info = self.adapter.inspect(str(self.folder / "dense.pt"))
-        allocation = self.allocate_for(self.config, info)
+        allocation = self.allocate_for(self.config, info, self._scan(info))
         self.say(allocation.table())
         for method in self.config.method:
             self._compress_with(method, allocation)
@@ -85,8 +85,8 @@ class Pipeline:
         return before, self._masked_retraining(self.folder, "", given)
 
     @staticmethod
-    def allocate_for(config: RunConfig, info: ModelInfo) -> Allocation:
-        """Decide how much of each layer is kept."""
+    def allocate_for(config: RunConfig, info: ModelInfo, scanned: Path | None = None) -> Allocation:
+        """Decide how much of each layer is kept; ``scanned`` is the file of a sensitivity scan."""
         prune = config.prune
         return allocate(
             info.layers,
@@ -98,12 +98,22 @@ class Pipeline:
             model_parameters=info.parameters,
             weights=info.weights,
             ratios=prune.ratios,
+            sensitivity=scanned or prune.sensitivity or None,
             include=prune.include,
             exclude=prune.exclude,
             dense_first=prune.dense_first,
             dense_head=prune.dense_head,
             groups=prune.groups,
         )
+
+    def _scan(self, info: ModelInfo) -> Path | None:
+        """Scan the dense model where the allocation needs it and no scan is given; resumable like the rest."""
+        if self.config.prune.allocation != "sensitivity" or self.config.prune.sensitivity:
+            return None
+        self._start("sensitivity scan")
+        path = self.folder / "sensitivity.json"
+        scan_checkpoint(self.config, self.adapter, info, str(self.folder / "dense.pt"), self.data, path)
+        return path
 
     # -- phases -------------------------------------------------------------------------------------------
 
@@ -138,7 +148,7 @@ class Pipeline:
 
     def _compress_with(self, method: str, allocation: Allocation) -> None:
         folder = self.folder / method
-        engine = EngineSpec(method, self.config.epochs, tuple(allocation.specs()), self.config.slr.to_dict())
+        engine = EngineSpec(method, self.config.epochs, tuple(allocation.specs()), asdict(self.config.slr))
         job = self._job(folder / "train", self.config.epochs, title=f"{method} training", engine=engine)
         if not self.state.done(f"{method}/train"):
             started = self._start(f"{method}/train")
@@ -162,7 +172,9 @@ class Pipeline:
             target = folder / "recalibrated.pt"
             if not self.state.done(f"{method}/recalibrate"):
                 started = self._start(f"{method}/recalibrate")
-                self.adapter.recalibrate(str(hard), target, replace(job, title=f"{method} batch-norm recalibration"))
+                self.adapter.recalibrate(
+                    str(hard), target, replace(job, title=f"{method} batch-norm recalibration")
+                )
                 self.state.finish(f"{method}/recalibrate", {"seconds": time.monotonic() - started})
             self._evaluate(f"{method}/bn_recalibrated", target, 0, (f"{method}/recalibrate",))
             latest = target
@@ -215,36 +227,42 @@ class Pipeline:
         methods = [m for m in self.config.method if self.state.done(f"{m}/hard_prune")]
         results = {method: self._result(method, allocation) for method in methods}
         first = methods[0]
-        report = build_report(
-            task="detect",
-            name=self.folder.name,
-            command=self.command,
-            seed=self.config.seed,
-            device=self.config.device or "auto",
-            config=self.config.to_dict(),
+        report = {
+            "task": "detect",
+            "name": self.folder.name,
+            "command": self.command,
+            "seed": self.config.seed,
+            "device": self.config.device or "auto",
+            "config": self.config.to_dict(),
             **results[first],
-            others={method: results[method] for method in methods[1:]},
-            paper=self.config.paper,
-            warnings=self.warnings,
-        )
-        before = info.weights
+            "others": {method: results[method] for method in methods[1:]},
+            "paper": self.config.paper,
+            "warnings": self._warnings(methods),
+        }
         after = self.adapter.averaged(str(self.folder / first / "pruned.pt"))
-        write_report(self.folder, report, weights_before=before, weights_after=after, heatmap_layer=None)
+        write_report(self.folder, report, weights_before=info.weights, weights_after=after)
         shutil.copyfile(self.folder / first / "pruned.pt", self.folder / "pruned.pt")
         return report
 
     def _result(self, method: str, allocation: Allocation) -> dict[str, Any]:
         phases = {"dense": self.state.phases["dense"]}
-        phases |= {p: self.state.phases[f"{method}/{p}"] for p in PHASES[1:] if self.state.done(f"{method}/{p}")}
+        phases |= {
+            p: self.state.phases[f"{method}/{p}"] for p in PHASES[1:] if self.state.done(f"{method}/{p}")
+        }
         pruned = self.folder / method / "pruned.pt"
+        counts = compression(self.adapter.averaged(str(pruned)), allocation.rows())
         return {
             "method": method,
             "phases": phases,
             "final_phase": list(phases)[-1],
-            "compression": compression(self.adapter.averaged(str(pruned)), allocation.rows()),
+            "compression": counts,
             "bytes": {"dense": (self.folder / "dense.pt").stat().st_size, "pruned": pruned.stat().st_size},
             "history": self.state.phases[f"{method}/train"]["history"],
         }
+
+    def _warnings(self, methods: list[str]) -> list[str]:
+        records = [record for method in methods for record in self.state.phases[f"{method}/train"]["history"]]
+        return list(dict.fromkeys(record["warning"] for record in records if "warning" in record))
 
     # -- small parts --------------------------------------------------------------------------------------
 
@@ -277,4 +295,3 @@ class Pipeline:
             device=self.config.device,
             verbose=self.verbose,
         )
-

@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from slr_det import __version__
-from slr_det.adapter import Adapter, EvalJob, load_adapter
+from slr_det.adapter import Adapter, EvalJob, ModelInfo, load_adapter
 from slr_det.cli import BELOW_MINIMUM, OK, complain, run, with_default_verb
 from slr_det.config import RunConfig, load_config, parse_pairs
 from slr_det.errors import CheckpointError, ConfigError
 from slr_det.metrics.coco import check_minimum, score
 from slr_det.pipeline import Pipeline
 from slr_det.presets import PRESET, SETTINGS
-from slr_det.report import load_report, refresh_report, summary_table
+from slr_det.report import REPORT_MARKDOWN, load_report, summary_table, write_report
 from slr_det.runstate import CONFIG_FILE, RunState, new_folder
+from slr_det.sensitivity import SensitivityTable
+from slr_det.sensitivity_scan import scan_checkpoint
 
 MODULE = "python -m slr_det.yolo"
 VERBS = ("compress", "train", "analyze", "retrain", "eval", "report", "score")
@@ -56,7 +58,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"slr_det {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    compress = _verb(verbs, "compress", "train under a method, prune, evaluate, retrain, report (the default verb)")
+    compress = _verb(
+        verbs, "compress", "train under a method, prune, evaluate, retrain, report (the default verb)"
+    )
     train = _verb(verbs, "train", "train a dense model; nothing is pruned")
     analyze = _verb(verbs, "analyze", "print what would be kept of which layer, before anything is trained")
     retrain = _verb(verbs, "retrain", "go on training a pruned model; its zeros stay zero")
@@ -67,24 +71,36 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     scorer = verbs.add_parser("score", help="score any COCO result file with pycocotools")
     scorer.add_argument("--annotations", required=True, metavar="GT.json", help="COCO ground truth")
     scorer.add_argument("--predictions", required=True, metavar="DT.json", help="COCO result file")
-    scorer.add_argument("--iou", choices=("bbox", "segm"), default="bbox", help="overlap of boxes or of masks")
+    scorer.add_argument(
+        "--iou", choices=("bbox", "segm"), default="bbox", help="overlap of boxes or of masks"
+    )
     scorer.add_argument("--json", action="store_true", help="print full precision as JSON, with every class")
 
     for verb in (compress, train, analyze, retrain, evaluate):
-        verb.add_argument("--config", metavar="FILE.yaml", help="settings file; key=value on the command line wins")
+        verb.add_argument(
+            "--config", metavar="FILE.yaml", help="settings file; key=value on the command line wins"
+        )
         verb.add_argument("--device", help="cpu, 0, 0,1 (several GPUs); default: a GPU if there is one")
         verb.add_argument("--verbose", action="store_true", help="show the trainer's own log too")
-        verb.add_argument("settings", nargs="*", metavar="key=value", help="settings, such as model=... data=...")
+        verb.add_argument(
+            "settings", nargs="*", metavar="key=value", help="settings, such as model=... data=..."
+        )
     for verb in (compress, analyze):
-        verb.add_argument("--method", help="slr, admm, penalty, gradual, oneshot; several with commas: slr,admm")
+        verb.add_argument(
+            "--method", help="slr, admm, penalty, gradual, oneshot; several with commas: slr,admm"
+        )
         verb.add_argument("--compression", help="target over the whole model, such as 3.33x")
     for verb in (compress, train, retrain):
         verb.add_argument("--epochs", type=int, help="epochs of this verb's main training")
         verb.add_argument("--name", help="name of the run's folder")
         verb.add_argument(
-            "--resume", metavar="RUN", help="continue the run in this folder where it stopped; no other settings needed"
+            "--resume",
+            metavar="RUN",
+            help="continue the run in this folder where it stopped; no other settings needed",
         )
-    compress.add_argument("--retrain-epochs", type=int, help="epochs of masked retraining after pruning (0: none)")
+    compress.add_argument(
+        "--retrain-epochs", type=int, help="epochs of masked retraining after pruning (0: none)"
+    )
     analyze.add_argument("--json", action="store_true", help="print the table as JSON")
     analyze.add_argument(
         "--sensitivity",
@@ -93,7 +109,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     evaluate.add_argument("--json", action="store_true", help="print the metrics as JSON")
     evaluate.add_argument(
-        "--min", action="append", default=[], metavar="METRIC=VALUE", help="fail below it: map50=0.35 (repeatable)"
+        "--min",
+        action="append",
+        default=[],
+        metavar="METRIC=VALUE",
+        help="fail below it: map50=0.35 (repeatable)",
     )
     options, rest = parser.parse_known_args(arguments)
     stray = [word for word in rest if word.startswith("-") or "=" not in word]
@@ -106,7 +126,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _verb(verbs: Any, name: str, text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(
-        name, help=text, description=text, epilog=SETTINGS, formatter_class=argparse.RawDescriptionHelpFormatter
+        name,
+        help=text,
+        description=text,
+        epilog=SETTINGS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     return parser
 
@@ -166,13 +190,12 @@ class Command:
         config = self._config()
         classes = None
         if config.model.endswith((".yaml", ".yml")) and self._data_given():
-            classes = self.adapter.classes(self.adapter.prepare_data(config.data, Path(config.project) / "data"))
+            classes = self.adapter.classes(
+                self.adapter.prepare_data(config.data, Path(config.project) / "data")
+            )
         info = self.adapter.inspect(config.model, classes)
         if self.options.sensitivity:
-            from slr_det.sensitivity_scan import scan_model
-
-            table = scan_model(config, self.adapter, info, Path(self.options.sensitivity), self.options.verbose)
-            print(table)
+            print(self._scan(config, info))
         allocation = Pipeline.allocate_for(config, info)
         print(json.dumps(allocation.rows(), indent=1) if self.options.json else allocation.table())
         return OK
@@ -197,14 +220,22 @@ class Command:
         if self.options.json:
             print(json.dumps(report, indent=1))
             return OK
-        path = refresh_report(self.options.run)
+        folder = Path(self.options.run)
+        path = write_report(folder if folder.is_dir() else folder.parent, report)
         print(summary_table(report))
-        print(f"report: {path}")
+        print(f"report: {path.with_name(REPORT_MARKDOWN)}")
         return OK
 
     def _score(self) -> int:
         score(self.options.annotations, self.options.predictions, self.options.iou, self.options.json)
         return OK
+
+    def _scan(self, config: RunConfig, info: ModelInfo) -> SensitivityTable:
+        if not config.model.endswith(".pt") or not config.data:
+            raise ConfigError("--sensitivity evaluates a trained model: give model=FILE.pt and data=...")
+        folder = Path(self.options.sensitivity)
+        data = self.adapter.prepare_data(config.data, folder / "data")
+        return scan_checkpoint(config, self.adapter, info, config.model, data, folder / "sensitivity.json")
 
     # -- parts --------------------------------------------------------------------------------------------
 
@@ -224,7 +255,9 @@ class Command:
             config = self._config(folder / CONFIG_FILE)
             self._refuse_changes(folder, config)
             if state.verb != verb:
-                raise CheckpointError(f"{folder} is a run of '{state.verb}'; continue it with: {MODULE} {state.verb} --resume {folder}")
+                raise CheckpointError(
+                    f"{folder} is a run of '{state.verb}'; continue it with: {MODULE} {state.verb} --resume {folder}"
+                )
             state.check_model(config.model)
         else:
             config = self._config()
@@ -235,8 +268,14 @@ class Command:
 
     def _refuse_changes(self, folder: Path, config: RunConfig) -> None:
         """A run continues as it was begun: anything else would mix two experiments in one set of weights."""
-        saved = load_config(folder / CONFIG_FILE, [], defaults={}, trainer_keys=self.adapter.trainer_keys()).to_dict()
-        changed = [key for key, value in config.to_dict().items() if value != saved[key] and key not in FREE_ON_RESUME]
+        saved = load_config(
+            folder / CONFIG_FILE, [], defaults={}, trainer_keys=self.adapter.trainer_keys()
+        ).to_dict()
+        changed = [
+            key
+            for key, value in config.to_dict().items()
+            if value != saved[key] and key not in FREE_ON_RESUME
+        ]
         if changed:
             key = changed[0]
             raise CheckpointError(
@@ -248,11 +287,18 @@ class Command:
         """Settings of this invocation: those of ``path`` (or --config, or the defaults), then the command line's."""
         options = self.options
         file = path or options.config
-        named = {"method": "method", "compression": "prune.target_compression", "device": "device", "name": "name"}
+        named = {
+            "method": "method",
+            "compression": "prune.target_compression",
+            "device": "device",
+            "name": "name",
+        }
         named["epochs"] = {"train": "dense_epochs", "retrain": "retrain_epochs"}.get(options.verb, "epochs")
         named["retrain_epochs"] = "retrain_epochs"
         extra = [
-            f"{key}={getattr(options, option)}" for option, key in named.items() if getattr(options, option, None) is not None
+            f"{key}={getattr(options, option)}"
+            for option, key in named.items()
+            if getattr(options, option, None) is not None
         ]
         settings = [*options.settings, *extra]
         embedded = file is None and not any(s.startswith(("data=", "model=")) for s in settings)

@@ -60,7 +60,9 @@ def test_every_method_trains_and_its_record_is_complete(make_job: Make, tmp_path
 
 
 @pytest.mark.parametrize("method", ["slr", "gradual"])
-def test_a_resumed_run_ends_in_the_same_bits(make_job: Make, tmp_path: Path, method: str, monkeypatch: Any) -> None:
+def test_a_resumed_run_ends_in_the_same_bits(
+    make_job: Make, tmp_path: Path, method: str, monkeypatch: Any
+) -> None:
     from slr_det_adapters.ultralytics.trainer import SLRDetectionTrainer
 
     adapter = load_adapter("ultralytics")
@@ -130,7 +132,11 @@ def test_penalty_keeps_its_ratio_to_the_loss_per_image(
     monkeypatch.setattr(module.SLRDetectionTrainer, "optimizer_step", step)
     monkeypatch.setattr(module.SLRDetectionTrainer, "save_model", lambda self: False)
     job = make_job(
-        tmp_path / "t", "penalty", 1, hyper={"rho": 1e6}, args={"batch": batch, "nbs": nbs, "warmup_epochs": 0}
+        tmp_path / "t",
+        "penalty",
+        1,
+        hyper={"rho": 1e6},
+        args={"batch": batch, "nbs": nbs, "warmup_epochs": 0},
     )
     with pytest.raises(CheckpointError, match="stopped before"):
         load_adapter("ultralytics").train(job, resume=False)
@@ -166,7 +172,9 @@ def test_a_pruned_file_is_native(make_job: Make, tmp_path: Path, tiny_data: Path
         f"plots=False, project={str(tmp_path)!r}, name='on')\n"
         "print('TRAINED')"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
     assert "TRAINED" in done.stdout, done.stderr[-2000:]
     values = next(line for line in done.stdout.splitlines() if line.startswith("MAP")).split()[1:]
     assert [float(v) for v in values] == [reported["trainer_map50"], reported["trainer_map"]]

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from slr_det.data.detection import resolve
 from torch import Tensor
 
 from slr_det.adapter import EvalJob, ModelInfo, TrainJob
-from slr_det.data.detection import resolve
 from slr_det.errors import CheckpointError, ConfigError
 from slr_det_adapters.ultralytics.offline import load_ultralytics
 
@@ -121,14 +121,18 @@ class UltralyticsAdapter:
 
         return int(models.load_native(str(last))[1].get("epoch", -1)) + 1 >= job.epochs
 
-    def export(self, source: str, target: Path, job: TrainJob, weights: Mapping[str, Tensor] | None = None) -> None:
+    def export(
+        self, source: str, target: Path, job: TrainJob, weights: Mapping[str, Tensor] | None = None
+    ) -> None:
         """Write ``source``'s averaged model as a native inference checkpoint, with ``weights`` instead of its own."""
         from slr_det_adapters.ultralytics import models
 
         model, args = models.averaged_model(source)
         if weights is not None:
             models.replace_weights(model, weights)
-        models.write_native(target, model, {**args, **job.args, "data": job.data, "model": source}, phase=job.title)
+        models.write_native(
+            target, model, {**args, **job.args, "data": job.data, "model": source}, phase=job.title
+        )
 
     def averaged(self, source: str) -> dict[str, Tensor]:
         """Parameters of the averaged model of a checkpoint."""

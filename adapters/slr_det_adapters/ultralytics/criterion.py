@@ -39,7 +39,7 @@ class PenalisedCriterion:
         if self.paused:
             return result
         if isinstance(result, dict):
-            self.engine.observe(sum(result.values()))
+            self.engine.observe(torch.stack([v.detach().float() for v in result.values()]).sum())
             return {**result, "loss_penalty": self.engine.penalty()}
         loss, items = result
         images = _images(batch)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from slr_det.adapter import EvalJob
 from slr_det.data.detection import ground_truth
 from slr_det.metrics.coco import evaluate
+
+from slr_det.adapter import EvalJob
 from slr_det_adapters.ultralytics.models import load_native
 from slr_det_adapters.ultralytics.offline import load_ultralytics
 
 # What plain `YOLO(file).val()` takes from the checkpoint or from its defaults; the reported numbers are its numbers.
-EVAL_KEYS = frozenset({"batch", "conf", "iou", "max_det", "rect", "split", "agnostic_nms", "workers", "single_cls"})
+EVAL_KEYS = frozenset(
+    {"batch", "conf", "iou", "max_det", "rect", "split", "agnostic_nms", "workers", "single_cls"}
+)
 
 
 def evaluate_checkpoint(job: EvalJob) -> dict[str, Any]:
@@ -50,10 +52,10 @@ def evaluate_checkpoint(job: EvalJob) -> dict[str, Any]:
     }
 
 
-def _collecting_validator(base: type, truth: Any, collected: list[Any]) -> type:
+def _collecting_validator(base: Any, truth: Any, collected: list[Any]) -> Any:
     """A validator of the model's own kind that also hands out every detection in COCO form."""
 
-    class CollectingValidator(base):  # type: ignore[misc, valid-type]
+    class CollectingValidator(base):
         def init_metrics(self, model: Any) -> None:
             super().init_metrics(model)
             # Asks update_metrics for the detections; every file that would come of it is suppressed below.

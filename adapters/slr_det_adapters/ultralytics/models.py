@@ -22,7 +22,7 @@ from slr_det.layers import layers_of
 from slr_det_adapters.ultralytics.offline import load_ultralytics
 
 
-def load_native(path: str) -> tuple[nn.Module, dict[str, Any]]:
+def load_native(path: str) -> tuple[Any, dict[str, Any]]:
     """Load an ultralytics ``.pt``: the (averaged) model in float32 and the whole checkpoint.
 
     The format pickles the model's classes, so opening one runs code from it: only open files you trust. Raises
@@ -42,24 +42,37 @@ def load_native(path: str) -> tuple[nn.Module, dict[str, Any]]:
         )
     try:
         model, checkpoint = load_checkpoint(file)
-    except (RuntimeError, EOFError, OSError, KeyError, TypeError, AttributeError, ImportError, pickle.PickleError) as e:
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ImportError,
+        pickle.PickleError,
+    ) as e:
         reason = (str(e) or type(e).__name__).strip().splitlines()[0][:200]
         raise CheckpointError(f"{path} is truncated or is not an ultralytics checkpoint ({reason})") from e
     if getattr(model, "task", None) != "detect":
-        raise CheckpointError(f"{path} holds a '{getattr(model, 'task', '?')}' model; a detection model is needed")
+        raise CheckpointError(
+            f"{path} holds a '{getattr(model, 'task', '?')}' model; a detection model is needed"
+        )
     return model, checkpoint
 
 
-def build_architecture(path: str, classes: int | None) -> nn.Module:
+def build_architecture(path: str, classes: int | None) -> Any:
     """Build a model from an architecture YAML, which may be one that ships with ultralytics; weights are random."""
     load_ultralytics()
     from ultralytics.nn.tasks import DetectionModel, RTDETRDetectionModel, guess_model_task, yaml_model_load
 
     config = yaml_model_load(find_architecture(path))
-    kind = RTDETRDetectionModel if "rtdetr" in Path(path).stem.lower() else DetectionModel
-    if guess_model_task(config) != "detect":
-        raise ConfigError(f"{path} describes a '{guess_model_task(config)}' model; a detection model is needed")
-    return kind(config, nc=classes, verbose=False)
+    if "rtdetr" in Path(path).stem.lower():
+        return RTDETRDetectionModel(config, nc=classes, verbose=False)
+    task = guess_model_task(config)
+    if task != "detect":
+        raise ConfigError(f"{path} describes a '{task}' model; a detection model is needed")
+    return DetectionModel(config, nc=classes, verbose=False)
 
 
 def find_architecture(path: str) -> str:
@@ -81,7 +94,7 @@ def find_architecture(path: str) -> str:
     return path if Path(path).suffix else check_yaml(path)
 
 
-def describe(model: nn.Module) -> ModelInfo:
+def describe(model: Any) -> ModelInfo:
     """List the layers of a detection model and copy its parameters.
 
     The detection head, dense by default, is what writes boxes and scores: the last convolution or linear layer
@@ -93,7 +106,7 @@ def describe(model: nn.Module) -> ModelInfo:
     return ModelInfo(layers, weights, len(names))
 
 
-def _outputs(model: nn.Module) -> list[str]:
+def _outputs(model: Any) -> list[str]:
     last = len(model.model) - 1
     head = model.model[last]
     found = []
@@ -111,7 +124,7 @@ def _outputs(model: nn.Module) -> list[str]:
 
 def write_native(
     target: Path,
-    model: nn.Module,
+    model: Any,
     train_args: Mapping[str, Any],
     *,
     phase: str,
@@ -151,7 +164,7 @@ def write_native(
     atomic_write(target, buffer.getvalue())
 
 
-def averaged_model(path: str) -> tuple[nn.Module, dict[str, Any]]:
+def averaged_model(path: str) -> tuple[Any, dict[str, Any]]:
     """The model a checkpoint is exported as: its average over training at full precision where the file has it."""
     model, checkpoint = load_native(path)
     state = checkpoint.get("slr_det")
@@ -160,7 +173,7 @@ def averaged_model(path: str) -> tuple[nn.Module, dict[str, Any]]:
     return model, dict(checkpoint.get("train_args") or {})
 
 
-def replace_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+def replace_weights(model: Any, weights: Mapping[str, Tensor]) -> None:
     """Copy ``weights`` into the parameters of the same names."""
     named = dict(model.named_parameters())
     with torch.no_grad():

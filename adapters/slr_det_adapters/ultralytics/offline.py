@@ -31,15 +31,14 @@ def load_ultralytics() -> Any:
 
 
 def _seal() -> None:
-    downloads = importlib.import_module("ultralytics.utils.downloads")
+    downloads: Any = importlib.import_module("ultralytics.utils.downloads")
     downloads.is_url = _no_url
     downloads.safe_download = _refuse
     for name in ("ultralytics.utils", "ultralytics.utils.checks", "ultralytics.utils.events"):
-        module = importlib.import_module(name)
+        module: Any = importlib.import_module(name)
         if hasattr(module, "ONLINE"):
             module.ONLINE = False
-    events = importlib.import_module("ultralytics.utils.events").events
-    events.enabled = False
+    importlib.import_module("ultralytics.utils.events").events.enabled = False
 
 
 def _no_url(url: Any, check: bool = False) -> bool:
@@ -49,4 +48,6 @@ def _no_url(url: Any, check: bool = False) -> bool:
 
 def _refuse(url: Any, *args: Any, **kwargs: Any) -> NoReturn:
     name = str(kwargs.get("file") or url).rsplit("/", 1)[-1]
-    raise DataError(f"{name}: not found on this machine, and slr_det never downloads; give the path of a local file")
+    raise DataError(
+        f"{name}: not found on this machine, and slr_det never downloads; give the path of a local file"
+    )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import random
 import shutil
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm import tqdm
+from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.models.rtdetr.train import RTDETRTrainer
 from ultralytics.models.yolo.detect.train import DetectionTrainer
 from ultralytics.utils import RANK
@@ -44,7 +46,7 @@ _NEVER = 1 << 31  # an accumulation count that no epoch reaches: "do not step af
 _FIXED_BATCHES = 4
 
 
-class _SLRMixin:
+class _SLRTrainer(BaseTrainer):
     """What the engine needs of a detection trainer. Reads its job from the file that JOB_VARIABLE names.
 
     The environment reaches the processes that the trainer's own multi-GPU launcher starts; arguments of ours
@@ -53,6 +55,11 @@ class _SLRMixin:
 
     engine: Engine | None = None
     masks: MaskKeeper | None = None
+    # The trainer's own, which has no type information.
+    wdir: Path
+    last: Path
+    best: Path
+    accumulate: int
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.job = TrainJob.from_dict(json.loads(Path(os.environ[JOB_VARIABLE]).read_text(encoding="utf-8")))
@@ -111,9 +118,25 @@ class _SLRMixin:
         vars(criterion).update(getattr(self, "_criterion_state", {}))
         if self.engine is not None:
             criterion = PenalisedCriterion(criterion, self.engine)
-            if self.engine.hyper.objective == "fixed" and self.start_epoch == 0:
-                self.engine.start(self._fixed_objective)
         model.criterion = criterion
+        if self.engine is not None:
+            if self.start_epoch == 0:
+                self.engine.start(self._fixed_objective)
+            self._warn_if_too_short()
+
+    def _warn_if_too_short(self) -> None:
+        """Say before the first step that this run cannot close W - Z; only SGD has a closed form for that."""
+        assert self.engine is not None
+        group = self.optimizer.param_groups[0]
+        if "momentum" not in group or type(self.optimizer).__name__ != "SGD":
+            return
+        epochs = range(self.epochs)
+        lr = group["initial_lr"] * sum(self.lf(epoch) for epoch in epochs) / len(epochs)
+        images = len(self.train_loader.dataset)
+        steps = max(math.ceil(len(self.train_loader) / max(self.accumulate, 1)), 1)
+        self._warning = self.engine.check(lr, self.args.momentum, images / steps, steps)
+        if self._warning and RANK in {-1, 0} and self.start_epoch == 0:
+            tqdm.write(f"warning: {self._warning}", file=sys.stderr)
 
     # -- one epoch is one iteration -----------------------------------------------------------------------
 
@@ -156,20 +179,27 @@ class _SLRMixin:
         if self._bar is not None:
             self._bar.update()
             if self._batch_index % 8 == 0 and self._bar.total:
-                self._bar.set_postfix_str(f"epoch {self.epoch + 1}/{self.epochs}, loss {self._mean_loss():.3g}{self._metric}")
+                self._bar.set_postfix_str(
+                    f"epoch {self.epoch + 1}/{self.epochs}, loss {self._mean_loss():.3g}{self._metric}"
+                )
 
     _metric = ""
+    _warning: str | None = None
 
     def _on_train_epoch_end(self) -> None:
         self._in_epoch = False
         if self.loss is not None and not bool(torch.isfinite(self.loss)):
             raise NumericsError(
-                f"the training loss is {float(self.loss)} in epoch {self.epoch + 1}; lower lr0 or rho, or turn amp off; "
-                f"the last good checkpoint is {self.last}"
+                f"the training loss is {float(self.loss)} in epoch {self.epoch + 1}; lower lr0 or rho, or turn "
+                f"amp off; the last good checkpoint is {self.last}"
             )
         if self.engine is not None:
-            self.engine.end_iteration(self._fixed_objective if self.engine.hyper.objective == "fixed" else None)
+            self.engine.end_iteration(
+                self._fixed_objective if self.engine.hyper.objective == "fixed" else None
+            )
             self.engine.history[-1]["epoch"] = self.epoch + 1
+            if self._warning and self.epoch == 0:
+                self.engine.history[-1]["warning"] = self._warning
             self._keep_zeros()
 
     def validate(self) -> Any:
@@ -181,7 +211,9 @@ class _SLRMixin:
                 "map50": float(metrics.get("metrics/mAP50(B)", float("nan"))),
                 "map": float(metrics.get("metrics/mAP50-95(B)", float("nan"))),
             }
-            self._metric = f", mAP50 {found['map50']:.3f}" + (" hard-pruned" if self.engine is not None else "")
+            self._metric = f", mAP50 {found['map50']:.3f}" + (
+                " hard-pruned" if self.engine is not None else ""
+            )
             if self.engine is not None:
                 self.engine.history[-1]["metric"] = found
         return metrics, fitness
@@ -232,14 +264,16 @@ class _SLRMixin:
                     with atomic_open(self.last) as file:
                         torch.save({**checkpoint, STATE_KEY: self._state()}, file)
                 else:
-                    os.replace(path, self.wdir / path.name)
+                    path.replace(self.wdir / path.name)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         return True
 
     def _state(self) -> dict[str, Any]:
         model = unwrap_model(self.model)
-        criterion = model.criterion.inner if isinstance(model.criterion, PenalisedCriterion) else model.criterion
+        criterion = (
+            model.criterion.inner if isinstance(model.criterion, PenalisedCriterion) else model.criterion
+        )
         counters = {k: v for k, v in vars(criterion).items() if type(v) in (int, float)}
         return {
             "version": STATE_VERSION,
@@ -344,9 +378,9 @@ def forget_cached_images(dataset: Any) -> None:
     buffer.clear()
 
 
-class SLRDetectionTrainer(_SLRMixin, DetectionTrainer):  # type: ignore[misc]
+class SLRDetectionTrainer(_SLRTrainer, DetectionTrainer):
     """YOLO detection models (v3 to the current series) under an engine."""
 
 
-class SLRRTDETRTrainer(_SLRMixin, RTDETRTrainer):  # type: ignore[misc]
+class SLRRTDETRTrainer(_SLRTrainer, RTDETRTrainer):
     """RT-DETR models under an engine."""

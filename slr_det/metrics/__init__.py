@@ -1,0 +1,1 @@
+"""Metrics checked against the official evaluators."""
