@@ -186,7 +186,8 @@ def test_writing_a_page_again_keeps_the_numbers_and_the_heat_map(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, after = make_weights((8, 4, 3, 3))
-    write_report(tmp_path, small_report(), weights_before={LAYER: before}, weights_after={LAYER: after})
+    report = make_report(("oneshot",), layer_count=6)
+    write_report(tmp_path, report, weights_before={LAYER: before}, weights_after={LAYER: after})
     loaded = load_report(tmp_path)
     heatmap = (tmp_path / "plots" / "heatmap.png").read_bytes()
     page = (tmp_path / "report.md").read_text(encoding="utf-8")

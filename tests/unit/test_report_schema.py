@@ -221,3 +221,12 @@ def test_the_schema_uses_no_keyword_that_the_checker_would_ignore() -> None:
             walk(part)
 
     walk(load_schema())
+
+
+def test_the_document_explains_every_field() -> None:
+    text = (SCHEMA_PATH.parents[1] / "docs" / "report.md").read_text(encoding="utf-8")
+    schema = load_schema()
+    parts = [schema, *schema["$defs"].values()]
+    fields = {name for part in parts for name in part.get("properties", {})}
+    assert len(fields) > 50
+    assert sorted(name for name in fields if f"`{name}`" not in text and f"`paper.{name}`" not in text) == []
