@@ -40,7 +40,9 @@ def loaded() -> dict[str, set[str]]:
     return {stage: set(names) for stage, names in json.loads(run.stdout.splitlines()[-1]).items()}
 
 
-def test_importing_the_engine_loads_no_trainer_no_adapter_and_no_plotting(loaded: dict[str, set[str]]) -> None:
+def test_importing_the_engine_loads_no_trainer_no_adapter_and_no_plotting(
+    loaded: dict[str, set[str]],
+) -> None:
     assert "torch" in loaded["engine"]
     assert loaded["engine"] & (TRAINERS | ADAPTERS | HEAVY) == set()
 

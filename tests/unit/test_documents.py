@@ -30,7 +30,7 @@ def python_blocks() -> list[tuple[str, str]]:
 def first_column(heading: str) -> list[str]:
     """The code words that open the rows of the first table under a heading of the README."""
     section = README.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
-    return re.findall(r"^\| `([^`]+)` \|", section, flags=re.MULTILINE)
+    return re.findall(r"^\| `([a-z]+)` \|", section, flags=re.MULTILINE)
 
 
 def run_block(name: str) -> dict[str, object]:
