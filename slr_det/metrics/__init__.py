@@ -1,1 +1,1 @@
-"""Metrics checked against the official evaluators."""
+"""Metrics by the official evaluators: one module per benchmark."""

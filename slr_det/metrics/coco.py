@@ -1,4 +1,4 @@
-"""COCO average precision by pycocotools: the twelve official numbers, per class, and thresholds on them."""
+"""How good are these detections by COCO's measure? AP and AR by pycocotools, overall and per class."""
 
 from __future__ import annotations
 
@@ -6,57 +6,54 @@ import contextlib
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-import numpy as np
-
+from slr_det.data.reading import load_json
 from slr_det.errors import ConfigError, DataError, MissingExtraError, nearest
 
-STATS = (
-    "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
-    "AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large",
-)  # fmt: skip
-METRIC_ALIASES = {"map": "AP", "map50": "AP50", "map75": "AP75"}
-IOU_TYPES = ("bbox", "segm")
-# pycocotools' own wording, in the order of STATS: title, short title, IoU, area, maxDets.
-_LINES = (
-    ("Average Precision", "(AP)", "0.50:0.95", "all", 100),
-    ("Average Precision", "(AP)", "0.50", "all", 100),
-    ("Average Precision", "(AP)", "0.75", "all", 100),
-    ("Average Precision", "(AP)", "0.50:0.95", "small", 100),
-    ("Average Precision", "(AP)", "0.50:0.95", "medium", 100),
-    ("Average Precision", "(AP)", "0.50:0.95", "large", 100),
-    ("Average Recall", "(AR)", "0.50:0.95", "all", 1),
-    ("Average Recall", "(AR)", "0.50:0.95", "all", 10),
-    ("Average Recall", "(AR)", "0.50:0.95", "all", 100),
-    ("Average Recall", "(AR)", "0.50:0.95", "small", 100),
-    ("Average Recall", "(AR)", "0.50:0.95", "medium", 100),
-    ("Average Recall", "(AR)", "0.50:0.95", "large", 100),
+#: The twelve official numbers, in the order in which pycocotools prints them.
+STATS: tuple[str, ...] = (
+    "AP",
+    "AP50",
+    "AP75",
+    "AP_small",
+    "AP_medium",
+    "AP_large",
+    "AR1",
+    "AR10",
+    "AR100",
+    "AR_small",
+    "AR_medium",
+    "AR_large",
 )
+
+#: What detection users call the same numbers.
+METRIC_ALIASES: dict[str, str] = {"map50": "AP50", "map": "AP", "map75": "AP75"}
 
 
 @dataclass(frozen=True)
 class CocoResult:
-    """What an evaluation found.
+    """The outcome of an evaluation.
 
     Attributes:
-        metrics: The twelve numbers by name, in [0, 1]; -1 where there is nothing to measure (no object of that
-            size), as pycocotools has it.
-        per_class: ``{"AP": ..., "AP50": ...}`` by class name; None where a class has no object.
+        metrics: The twelve official numbers by the names in ``STATS``, in [0, 1]; -1 where the ground truth has no
+            object in that range, as in pycocotools.
+        per_class: ``{"class name": {"AP": ..., "AP50": ...}}`` for the categories that occur in the ground truth.
+        lines: The text that pycocotools prints, one string a number.
+        iou: "bbox" or "segm".
     """
 
     metrics: dict[str, float]
-    per_class: dict[str, dict[str, float | None]]
+    per_class: dict[str, dict[str, float]]
+    lines: tuple[str, ...]
+    iou: str
 
-    def text(self) -> str:
-        """The twelve lines that pycocotools prints."""
-        return "\n".join(
-            f" {title:<18} {short} @[ IoU={iou:<9} | area={area:>6s} | maxDets={limit:>3d} ] = {value:0.3f}"
-            for (title, short, iou, area, limit), value in zip(_LINES, self.metrics.values(), strict=True)
-        )
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers at full precision as JSON-able data."""
+        return {"iou": self.iou, "metrics": dict(self.metrics), "per_class": self.per_class}
 
 
 def evaluate(
@@ -64,173 +61,260 @@ def evaluate(
     detections: Sequence[Mapping[str, Any]] | str | Path,
     iou: str = "bbox",
 ) -> CocoResult:
-    """Score detections over all images of the ground truth.
+    """Evaluate detections on every image of a ground truth.
 
     Args:
-        truth: COCO ground truth (``images``, ``annotations``, ``categories``), or its file.
-        detections: COCO results: ``image_id``, ``category_id``, ``score`` and ``bbox`` (x, y, width, height in
-            pixels) or ``segmentation``; or their file. None at all scores zero.
-        iou: ``bbox`` or ``segm``.
+        truth: A COCO ground truth, as the parsed JSON or the path of the file. It is not changed.
+        detections: A COCO result list, or the path of one: per detection ``image_id``, ``category_id``, ``score`` and
+            ``bbox`` ([x, y, width, height] in pixels) or ``segmentation`` (polygons or RLE). Images without
+            detections count as images on which nothing was found; an empty list scores 0.
+        iou: "bbox" or "segm".
 
     Raises:
-        DataError: A file or entry is malformed, or a detection names an unknown image or category.
+        DataError: a file is missing or malformed, a detection names an unknown image or category, or has a score or
+            box that is not a finite number, or lacks what ``iou`` compares.
+        ConfigError: another ``iou``.
         MissingExtraError: pycocotools is not installed.
     """
-    if iou not in IOU_TYPES:
-        raise ConfigError(f"iou is '{iou}', expected one of {', '.join(IOU_TYPES)}")
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            'COCO scores need pycocotools; install it with: uv pip install "slr-det[yolo]"'
-        ) from error
-    origin = str(detections) if isinstance(detections, str | Path) else "detections"
-    ground, found = _truth(truth), _detections(detections)
-    _check(ground, found, iou, origin)
+    if iou not in ("bbox", "segm"):
+        raise ConfigError(f"iou: '{iou}', expected 'bbox' or 'segm'{nearest(iou, ('bbox', 'segm'))}")
+    coco_class, coco_eval_class, mask_api = _pycocotools()
+    truth_name = str(truth) if isinstance(truth, str | Path) else "ground truth"
+    found_name = str(detections) if isinstance(detections, str | Path) else "detections"
+    dataset = _complete_truth(load_json(truth) if isinstance(truth, str | Path) else truth, truth_name, iou)
+    found = load_json(detections) if isinstance(detections, str | Path) else detections
+    results = _check_detections(found, found_name, dataset, truth_name, iou, mask_api)
+
+    printed = io.StringIO()
     with contextlib.redirect_stdout(io.StringIO()):
-        reference = COCO()
-        reference.dataset = ground
-        reference.createIndex()
-        evaluator = COCOeval(reference, _results(reference, found, origin), iou)
-        evaluator.evaluate()
-        evaluator.accumulate()
-        evaluator.summarize()
-    metrics = dict(zip(STATS, (float(value) for value in evaluator.stats), strict=True))
-    return CocoResult(metrics, _per_class(evaluator, ground))
-
-
-def score(annotations: str, predictions: str, iou: str = "bbox", as_json: bool = False) -> CocoResult:
-    """Score a result file and print the twelve numbers, or everything at full precision as JSON."""
-    result = evaluate(annotations, predictions, iou)
-    print(
-        json.dumps({**result.metrics, "per_class": result.per_class}, indent=1) if as_json else result.text()
+        coco_truth = coco_class()
+        coco_truth.dataset = dataset
+        coco_truth.createIndex()
+        if results:
+            coco_found = coco_truth.loadRes(results)
+        else:  # loadRes looks at the first result
+            coco_found = coco_class()
+            coco_found.dataset = {**dataset, "annotations": []}
+            coco_found.createIndex()
+        run = coco_eval_class(coco_truth, coco_found, iou)
+        run.evaluate()
+        run.accumulate()
+        with contextlib.redirect_stdout(printed):
+            run.summarize()
+    names = {c["id"]: str(c["name"]) for c in dataset["categories"]}
+    return CocoResult(
+        metrics={name: float(value) for name, value in zip(STATS, run.stats, strict=True)},
+        per_class=_per_class(run, names),
+        lines=tuple(line for line in printed.getvalue().splitlines() if line.strip()),
+        iou=iou,
     )
+
+
+def score(
+    annotations: str | Path,
+    predictions: str | Path,
+    iou: str = "bbox",
+    as_json: bool = False,
+    out: Callable[[str], object] = print,
+) -> CocoResult:
+    """Score a COCO result file against a COCO ground truth file and print the twelve official numbers.
+
+    Args:
+        annotations: Ground truth JSON.
+        predictions: Result JSON (a list of detections).
+        iou: "bbox" or "segm".
+        as_json: Print one JSON object with full precision and the numbers per class instead of pycocotools' lines.
+        out: Where each line of text goes.
+
+    Raises:
+        As :func:`evaluate`.
+    """
+    result = evaluate(annotations, predictions, iou)
+    if as_json:
+        out(json.dumps(result.to_dict(), indent=2))
+    else:
+        for line in result.lines:
+            out(line)
     return result
 
 
 def check_minimum(metrics: Mapping[str, Any], minimum: Mapping[str, float]) -> list[str]:
-    """Say which metrics are below their threshold.
+    """Return one sentence for each metric that is below its minimum; empty when all are reached.
 
     Args:
-        metrics: Metrics by name, in [0, 1].
-        minimum: Thresholds by metric name; ``map``, ``map50`` and ``map75`` stand for AP, AP50 and AP75.
-
-    Returns:
-        One sentence for each that is below.
+        metrics: Numbers by name, such as ``CocoResult.metrics``.
+        minimum: Least accepted values by name; the names of ``METRIC_ALIASES`` serve too, in any case of letters.
 
     Raises:
-        ConfigError: A threshold names no metric.
+        ConfigError: a name that is no metric here (with the nearest one); a minimum that is not a number.
     """
-    known = {name for name, value in metrics.items() if isinstance(value, int | float)}
-    failures, unknown = [], []
-    for name, threshold in minimum.items():
-        key = METRIC_ALIASES.get(name, name)
-        if key not in known:
-            unknown.append(f"--min: no metric '{name}'{nearest(name, known | METRIC_ALIASES.keys())}")
-        elif not metrics[key] >= threshold:
-            failures.append(f"{name} is {metrics[key]:.4f}, below the minimum of {threshold:g}")
-    if unknown:
-        raise ConfigError(unknown)
+    numbers = {
+        k: float(v) for k, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)
+    }
+    aliases = {alias: name for alias, name in METRIC_ALIASES.items() if name in numbers}
+    known = {name.lower(): name for name in numbers} | aliases
+    problems = [
+        f"--min: no metric '{name}'{nearest(name.lower(), known)}; there are {', '.join([*aliases, *numbers])}"
+        for name in minimum
+        if name.lower() not in known
+    ]
+    problems += [
+        f"--min: {name}={value!r}, expected a number"
+        for name, value in minimum.items()
+        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value)
+    ]
+    if problems:
+        raise ConfigError(problems)
+    failures = []
+    for name, least in minimum.items():
+        value = numbers[known[name.lower()]]
+        if not value >= least:  # a NaN fails too
+            failures.append(f"{name} is {value:.4f}, below the minimum of {least:g}")
     return failures
 
 
-def _read(path: str | Path, what: str) -> Any:
-    file = Path(path)
-    if not file.is_file():
-        raise DataError(f"{what} file '{path}' does not exist")
+def _pycocotools() -> tuple[Any, Any, Any]:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise DataError(f"{path}: is not readable as JSON ({str(error).splitlines()[0]})") from error
+        from pycocotools import mask
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError as error:
+        raise MissingExtraError('COCO metrics need pycocotools: pip install "slr-det[yolo]"') from error
+    return COCO, COCOeval, mask
 
 
-def _truth(truth: Mapping[str, Any] | str | Path) -> dict[str, Any]:
-    origin = str(truth) if isinstance(truth, str | Path) else "ground truth"
-    content = _read(truth, "annotations") if isinstance(truth, str | Path) else truth
-    if not isinstance(content, Mapping):
+def _complete_truth(truth: object, name: str, iou: str) -> dict[str, Any]:
+    """Copy a ground truth and fill in what pycocotools takes for granted."""
+    if not isinstance(truth, Mapping):
         raise DataError(
-            f"{origin}: is a JSON {type(content).__name__}, expected COCO's images, annotations, categories"
+            f"{name}: a {type(truth).__name__}, expected an object with images, annotations, categories"
         )
-    missing = [
-        key for key in ("images", "annotations", "categories") if not isinstance(content.get(key), list)
-    ]
-    if missing:
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(truth.get(key), list):
+            raise DataError(
+                f"{name}: no list '{key}'; expected a COCO ground truth (images, annotations, categories)"
+            )
+    images, categories = _ids(truth, "images", name), _ids(truth, "categories", name)
+    annotations = []
+    # Numbered anew: pycocotools takes a match with the id 0 for no match, and repeated ids overwrite each other.
+    for number, annotation in enumerate(truth["annotations"], start=1):
+        if not isinstance(annotation, Mapping):
+            raise DataError(f"{name}: annotation number {number} is {annotation!r:.60}, expected an object")
+        where = f"{name}: annotation {annotation.get('id', number)}"
+        box = annotation.get("bbox")
+        if not _is_box(box):
+            raise DataError(f"{where}: bbox {box!r}, expected four finite numbers [x, y, width, height]")
+        for key, valid in (("image_id", images), ("category_id", categories)):
+            if not _hashable_in(annotation.get(key), valid):
+                raise DataError(f"{where}: {key} {annotation.get(key)!r} is not in the file")
+        if iou == "segm" and not annotation.get("segmentation"):
+            raise DataError(f"{where}: no segmentation, which iou=segm compares; use iou=bbox")
+        annotations.append({"iscrowd": 0, "area": box[2] * box[3], **annotation, "id": number})
+    return {"info": {}, **truth, "annotations": annotations}
+
+
+def _ids(truth: Mapping[str, Any], key: str, name: str) -> set[Any]:
+    ids: set[Any] = set()
+    for entry in truth[key]:
+        if (
+            not isinstance(entry, Mapping)
+            or "id" not in entry
+            or (key == "categories" and "name" not in entry)
+        ):
+            raise DataError(
+                f"{name}: an entry of '{key}' lacks {'id' if key == 'images' else 'id or name'}: {entry!r}"
+            )
+        if entry["id"] in ids:
+            raise DataError(f"{name}: id {entry['id']!r} occurs twice in '{key}'")
+        ids.add(entry["id"])
+    return ids
+
+
+def _check_detections(
+    found: Any, name: str, dataset: Mapping[str, Any], truth_name: str, iou: str, mask_api: Any
+) -> list[dict[str, Any]]:
+    """Copy a result list in the form that pycocotools' loadRes takes."""
+    if not isinstance(found, Sequence) or isinstance(found, str | bytes):
         raise DataError(
-            f"{origin}: has no list '{missing[0]}'; expected COCO's images, annotations, categories"
+            f"{name}: a {type(found).__name__}, expected a list of detections in COCO's result format"
         )
-    for number, annotation in enumerate(content["annotations"]):
-        for key in ("image_id", "category_id", "bbox"):
-            if not isinstance(annotation, Mapping) or key not in annotation:
-                raise DataError(f"{origin}: annotation {number} has no '{key}'")
-    # pycocotools needs an id, an area and a crowd flag for each, and older exports leave them out.
-    annotations = [
-        {"iscrowd": 0, "area": a["bbox"][2] * a["bbox"][3], **a, "id": a.get("id", number + 1)}
-        for number, a in enumerate(content["annotations"])
-    ]
-    return {**content, "annotations": annotations}
-
-
-def _detections(detections: Sequence[Mapping[str, Any]] | str | Path) -> list[Mapping[str, Any]]:
-    content = _read(detections, "predictions") if isinstance(detections, str | Path) else detections
-    if isinstance(content, Mapping) or not isinstance(content, Sequence):
-        raise DataError(f"{detections}: expected a JSON list of detections, found a {type(content).__name__}")
-    return list(content)
-
-
-def _check(truth: Mapping[str, Any], found: Sequence[Mapping[str, Any]], iou: str, origin: str) -> None:
-    images = {image["id"] for image in truth["images"]}
-    categories = {category["id"] for category in truth["categories"]}
-    shape = "bbox" if iou == "bbox" else "segmentation"
-    for number, item in enumerate(found):
-        where = f"{origin}: detection {number}"
-        for key in ("image_id", "category_id", "score", shape):
-            if not isinstance(item, Mapping) or key not in item:
-                raise DataError(f"{where} has no '{key}'")
-        if item["image_id"] not in images:
+    images = {image["id"]: image for image in dataset["images"]}
+    categories = {category["id"] for category in dataset["categories"]}
+    results = []
+    for number, detection in enumerate(found):
+        where = f"{name}: detection {number}"
+        if not isinstance(detection, Mapping):
+            raise DataError(f"{where}: {detection!r:.60}, expected an object")
+        image_id, category_id = detection.get("image_id"), detection.get("category_id")
+        if not _hashable_in(image_id, images):
+            raise DataError(f"{where}: image_id {image_id!r} is not in {truth_name}")
+        if not _hashable_in(category_id, categories):
+            raise DataError(f"{where}: category_id {category_id!r} is not in {truth_name}")
+        if not _is_finite(detection.get("score")):
+            raise DataError(f"{where}: score {detection.get('score')!r}, expected a finite number")
+        result = dict(detection)
+        if "bbox" in result and not _is_box(result["bbox"]):
             raise DataError(
-                f"{where} is for image {item['image_id']!r}, which the ground truth does not have"
+                f"{where}: bbox {result['bbox']!r}, expected four finite numbers [x, y, width, height]"
             )
-        if item["category_id"] not in categories:
-            raise DataError(
-                f"{where} is of category {item['category_id']!r}, which the ground truth does not have"
-            )
-        if not isinstance(item["score"], int | float) or not math.isfinite(item["score"]):
-            raise DataError(f"{where} has score {item['score']!r}, expected a finite number")
-        if iou == "bbox" and not (len(item["bbox"]) == 4 and all(math.isfinite(v) for v in item["bbox"])):
-            raise DataError(
-                f"{where} has bbox {item['bbox']!r}, expected four finite numbers: x, y, width, height"
-            )
+        needed = ("segmentation",) if iou == "segm" else ("bbox", "segmentation")
+        if not any(result.get(key) for key in needed):
+            raise DataError(f"{where}: no {' or '.join(needed)}, which iou={iou} compares")
+        if result.get("segmentation") and (iou == "segm" or not result.get("bbox")):
+            result["segmentation"] = _to_rle(result["segmentation"], images[image_id], mask_api, where)
+        results.append(result)
+    # loadRes decides by the first result whether all are boxes or all are masks.
+    boxes = sum(bool(result.get("bbox")) for result in results)
+    if 0 < boxes < len(results):
+        for result in results:
+            if iou == "segm":
+                result.pop("bbox", None)
+            elif not result.get("bbox"):
+                result["bbox"] = mask_api.toBbox(result["segmentation"]).tolist()
+    return results
 
 
-def _results(reference: Any, found: list[Mapping[str, Any]], origin: str) -> Any:
-    from pycocotools.coco import COCO
-
-    if found:
-        try:
-            return reference.loadRes([dict(item) for item in found])
-        except (AssertionError, KeyError, TypeError, ValueError, IndexError) as error:
-            raise DataError(
-                f"{origin}: is not a COCO result list ({error or type(error).__name__})"
-            ) from error
-    # loadRes cannot take an empty list.
-    empty = COCO()
-    empty.dataset = {key: reference.dataset[key] for key in ("images", "categories")} | {"annotations": []}
-    empty.createIndex()
-    return empty
+def _to_rle(segmentation: Any, image: Mapping[str, Any], mask_api: Any, where: str) -> dict[str, Any]:
+    """Turn polygons and both kinds of RLE into compressed RLE."""
+    try:
+        if isinstance(segmentation, Mapping) and isinstance(segmentation["counts"], str | bytes):
+            return dict(segmentation)
+        height, width = image["height"], image["width"]
+        rle = mask_api.frPyObjects(segmentation, height, width)
+        merged: dict[str, Any] = mask_api.merge(rle) if isinstance(rle, list) else rle
+        return merged
+    except Exception as error:
+        raise DataError(
+            f"{where}: segmentation cannot be read ({error}); expected polygons or RLE"
+        ) from error
 
 
-def _per_class(evaluator: Any, truth: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    precision = evaluator.eval["precision"]  # (IoU, recall, class, area, maxDets)
-    names = {category["id"]: str(category.get("name", category["id"])) for category in truth["categories"]}
-    half = int(np.argmin(np.abs(evaluator.params.iouThrs - 0.5)))
-    result: dict[str, dict[str, float | None]] = {}
-    for index, category in enumerate(evaluator.params.catIds):
-        values = precision[:, :, index, 0, -1]
-        result[names[category]] = {"AP": _mean(values), "AP50": _mean(values[half])}
-    return result
+def _per_class(run: Any, names: Mapping[Any, str]) -> dict[str, dict[str, float]]:
+    # precision: IoU thresholds x recall levels x categories x areas x detection limits; -1 marks a class without truth.
+    precision = run.eval["precision"][:, :, :, 0, -1]
+    half = [i for i, threshold in enumerate(run.params.iouThrs) if math.isclose(threshold, 0.5)]
+    table = {}
+    for k, category in enumerate(run.params.catIds):
+        if (precision[:, :, k] > -1).any():
+            name = names[category]
+            key = name if list(names.values()).count(name) == 1 else f"{name} ({category})"
+            table[key] = {"AP": float(precision[:, :, k].mean()), "AP50": float(precision[half, :, k].mean())}
+    return table
 
 
-def _mean(values: np.ndarray[Any, Any]) -> float | None:
-    known = values[values > -1]
-    return float(known.mean()) if known.size else None
+def _is_finite(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool | str) and math.isfinite(value)
+    except TypeError:
+        return False
+
+
+def _is_box(value: Any) -> TypeGuard[Sequence[float]]:
+    return isinstance(value, Sequence) and len(value) == 4 and all(_is_finite(v) for v in value)
+
+
+def _hashable_in(value: Any, valid: Any) -> bool:
+    try:
+        return value in valid
+    except TypeError:
+        return False
