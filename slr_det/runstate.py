@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from slr_det.config import RunConfig
 from slr_det.errors import CheckpointError
 from slr_det.files import atomic_write
 
@@ -35,35 +33,36 @@ class RunState:
         self.verb = verb
 
     @classmethod
-    def create(cls, folder: Path, config: Mapping[str, Any], model: str, verb: str) -> RunState:
+    def create(cls, folder: Path, config: RunConfig, verb: str) -> RunState:
         """Start a new run in ``folder``, which must not hold one."""
-        state = cls(folder, {}, fingerprint_of(model), verb)
-        atomic_write(folder / CONFIG_FILE, yaml.safe_dump(dict(config), sort_keys=False))
+        state = cls(folder, {}, fingerprint_of(config.model), verb)
+        config.dump(folder / CONFIG_FILE)
         state.save()
         return state
 
     @classmethod
-    def open(cls, folder: Path) -> tuple[RunState, dict[str, Any]]:
-        """Read a run and its configuration back.
+    def open(cls, folder: Path) -> RunState:
+        """Read what a run has done; its configuration is in ``config.yaml`` beside it.
 
-        Raises CheckpointError where the folder holds no run or its files are damaged.
+        Raises CheckpointError where the folder holds no run or its state is damaged.
         """
         try:
-            config = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+            if not (folder / CONFIG_FILE).is_file():
+                raise FileNotFoundError(2, "", CONFIG_FILE)
             state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
             if state["version"] != STATE_VERSION:
                 raise CheckpointError(
                     f"{folder}: written by another version of slr_det (state {state['version']}, "
                     f"this one reads {STATE_VERSION}); start a new run"
                 )
-            return cls(folder, state["phases"], state["fingerprint"], state["verb"]), dict(config)
+            return cls(folder, state["phases"], state["fingerprint"], state["verb"])
         except FileNotFoundError as error:
             raise CheckpointError(
                 f"{folder} is not the folder of a run ({Path(str(error.filename)).name} is missing); "
                 "give the folder that the interrupted run printed"
             ) from error
-        except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-            raise CheckpointError(f"{folder}: {STATE_FILE} or {CONFIG_FILE} is damaged ({error})") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{folder / STATE_FILE}: is damaged ({error}); start a new run") from error
 
     def check_model(self, model: str) -> None:
         """Raise CheckpointError where the run was started from another model file than is there now."""

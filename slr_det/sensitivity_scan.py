@@ -7,6 +7,7 @@ from pathlib import Path
 
 from slr_det.adapter import Adapter, EvalJob, ModelInfo, TrainJob
 from slr_det.config import RunConfig
+from slr_det.layers import matches_any
 from slr_det.projections import Projection
 from slr_det.sensitivity import SensitivityTable, scan
 
@@ -29,7 +30,9 @@ def scan_checkpoint(
             metrics = adapter.evaluate(EvalJob(str(candidate), str(data), config.train, config.device))
             return float(metrics["AP50"])
 
-        layers = [layer for layer in info.layers if layer.role == "body"]
+        layers = [
+            x for x in info.layers if x.role == "body" and not matches_any(x.name, config.prune.exclude)
+        ]
         table = scan(layers, evaluate, info.weights, config.prune.scan_ratios, projection, cache=cache)
     table.plot(cache.with_suffix(".png"), metric="AP50")
     return table

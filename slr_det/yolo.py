@@ -26,7 +26,7 @@ from slr_det.sensitivity_scan import scan_checkpoint
 MODULE = "python -m slr_det.yolo"
 VERBS = ("compress", "train", "analyze", "retrain", "eval", "report", "score")
 # What may differ between a run and its continuation without changing what it computes.
-FREE_ON_RESUME = frozenset({"device", "minimum", "paper"})
+FREE_ON_RESUME = frozenset({"device", "min", "paper"})
 
 EPILOG = f"""examples:
   {MODULE}
@@ -251,7 +251,7 @@ class Command:
         verb = self.options.verb
         if self.options.resume:
             folder = Path(self.options.resume)
-            state, _ = RunState.open(folder)
+            state = RunState.open(folder)
             config = self._config(folder / CONFIG_FILE)
             self._refuse_changes(folder, config)
             if state.verb != verb:
@@ -262,7 +262,7 @@ class Command:
         else:
             config = self._config()
             folder = new_folder(config.project, config.name)
-            state = RunState.create(folder, config.to_dict(), config.model, verb)
+            state = RunState.create(folder, config, verb)
         self.pipeline = Pipeline(config, self.adapter, state, command=self.line, verbose=self.options.verbose)
         return self.pipeline
 
@@ -303,7 +303,11 @@ class Command:
         settings = [*options.settings, *extra]
         embedded = file is None and not any(s.startswith(("data=", "model=")) for s in settings)
         return load_config(
-            file, settings, defaults=PRESET if embedded else {}, trainer_keys=self.adapter.trainer_keys()
+            file,
+            settings,
+            defaults=PRESET if embedded else {},
+            trainer_keys=self.adapter.trainer_keys(),
+            required=("model",) if options.verb == "analyze" else ("model", "data"),
         )
 
     def _data_given(self) -> bool:
