@@ -16,14 +16,14 @@ from slr_det.plots.style import FAINT, INK, MUTED, SATISFIED, new_figure
 _NAME_WIDTH = 38
 _MOST_COLUMNS = 180  # cells stay about six pixels wide
 _MOST_ROWS = 64
-_ZERO_COLOUR = "#2b2b2b"
+_ZERO_COLOUR = "#c6c6c6"  # what survives pruning is dark red and dark blue: only a light ground shows it
 
 
 def sparsity_figure(report: Mapping[str, Any]) -> Figure | None:
     """Share of zeros in each layer of the run's own method, in the model's order from the top.
 
-    Dense layers are grey bands that hold the reason. A short vertical line marks the group's target where a
-    layer of a shared budget ended elsewhere. None for a report without layers.
+    Dense layers are grey bands that hold the reason. A short vertical line marks what was planned
+    where a layer of a shared budget ended elsewhere. None for a report without layers.
     """
     layers = report["compression"]["layers"]
     if not layers:
@@ -70,9 +70,7 @@ def sparsity_figure(report: Mapping[str, Any]) -> Figure | None:
     axes.set_title(f"Sparsity per layer ({report['method']})")
     if targets:
         mark = Line2D([], [], color=INK, linewidth=1.4, marker="|", linestyle="none", markersize=8)
-        figure.legend(
-            [mark], ["target of the layer's group: 1 - keep ratio"], loc="outside lower right", fontsize=8
-        )
+        figure.legend([mark], ["planned (the layer shares a budget)"], loc="outside lower right", fontsize=8)
     return figure
 
 
@@ -93,7 +91,8 @@ def heatmap_figure(name: str, before: np.ndarray[Any, Any], after: np.ndarray[An
     shown_rows = min(rows, _MOST_ROWS)
     shown_columns = min(columns, _whole_kernels(before.shape, _MOST_COLUMNS))
     crops = [matrix[:shown_rows, :shown_columns] for matrix in matrices]
-    limit = float(np.nanpercentile(np.abs(crops[0]), 99.5)) or float(np.nanmax(np.abs(crops[0]))) or 1.0
+    sizes = np.abs(np.concatenate([crop[crop != 0] for crop in crops]))
+    limit = float(np.nanpercentile(sizes, 99.5)) if sizes.size else 1.0
     if stacked:
         panel = float(np.clip(8.0 * shown_rows / shown_columns, 1.1, 3.4))
         figure = new_figure(2 * panel + 1.6, 9.5)

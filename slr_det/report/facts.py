@@ -103,7 +103,7 @@ def compression(
     Args:
         named: Parameters of the pruned model by name, any shapes, dtypes and devices.
         layers: What was meant to happen to each layer, such as ``Allocation.rows()``: mappings with ``name`` and
-            ``keep`` (the keep ratio of its group in (0, 1], None for a dense layer) and, where known,
+            ``keep`` (the planned share of weights that stay in (0, 1], None for a dense layer) and, where known,
             ``projection``, ``reason`` (why it is dense) and ``group`` (the budget it shares).
         total_parameters: Every parameter of the model, where ``named`` leaves some out; those count as
             nonzero. Default: ``named`` is the whole model.

@@ -229,7 +229,7 @@ def held(history: Sequence[Report], condition: str) -> str:
 
 
 def _layers(report: Report) -> Iterator[str]:
-    rows = [["layer", "shape", "projection", "weights", "nonzero", "zeros", "keep ratio"]]
+    rows = [["layer", "shape", "projection", "weights", "nonzero", "zeros", "planned keep"]]
     for layer in report["compression"]["layers"]:
         dense = layer["keep"] is None
         zeros = 1 - layer["nonzero"] / layer["weights"] if layer["weights"] else 0.0
@@ -247,10 +247,11 @@ def _layers(report: Report) -> Iterator[str]:
             ]
         )
     yield table(rows, text_columns=3)
-    yield (
-        "The keep ratio is the budget of the layer's group; where layers share a budget, each one's own share of "
-        "zeros differs from it."
-    )
+    if any(layer.get("group") for layer in report["compression"]["layers"]):
+        yield (
+            "Layers that share a budget may trade weights with each other: their planned keep ratio is what the "
+            "dense weights would have given."
+        )
 
 
 def projection_text(projection: Any) -> str:

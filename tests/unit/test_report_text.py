@@ -96,7 +96,7 @@ def test_compression_bytes_and_layers_are_the_reports_own() -> None:
     assert [row["layer"].strip("`") for row in rows] == [layer["name"] for layer in layers]
     assert rows[0]["projection"] == "dense: first layer" and rows[0]["zeros"] == "0.0%"
     assert rows[3]["zeros"] == f"{1 - layers[3]['nonzero'] / layers[3]['weights']:.1%}"
-    assert rows[3]["keep ratio"] == "0.256"
+    assert rows[3]["planned keep"] == "0.256"
 
 
 def test_the_course_of_the_method_is_counted() -> None:
