@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
+from slr_det.data.labels import label_line, to_fractions
 from slr_det.data.render import CLASSES, Shape, draw_picture, polygon_area
 from slr_det.errors import ConfigError, StorageError
 from slr_det.files import atomic_write
@@ -137,13 +138,9 @@ def _write_split(root: Path, split: str, index: int, count: int, size: int, seed
         records.append({"id": i + 1, "file_name": f"{name}.jpg", "width": size, "height": size, "license": 1})
         new = [_annotation(shape, size, i + 1, len(annotations) + n + 1) for n, shape in enumerate(shapes)]
         annotations += new
-        lines = [
-            "{} {:.8f} {:.8f} {:.8f} {:.8f}\n".format(
-                a["category_id"] - 1, (x + w / 2) / size, (y + h / 2) / size, w / size, h / size
-            )
-            for a in new
-            for x, y, w, h in [a["bbox"]]
-        ]
+        # Every box has area inside the picture: MIN_INSIDE of it at least.
+        boxes = [(a["category_id"] - 1, to_fractions(tuple(a["bbox"]), size, size)) for a in new]
+        lines = [label_line(label, box) for label, box in boxes if box is not None]
         (root / "labels" / split / f"{name}.txt").write_text("".join(lines), encoding="ascii")
         bar.update()
     coco = {

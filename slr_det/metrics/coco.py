@@ -161,7 +161,7 @@ def check_minimum(metrics: Mapping[str, Any], minimum: Mapping[str, float]) -> l
     problems += [
         f"--min: {name}={value!r}, expected a number"
         for name, value in minimum.items()
-        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value)
+        if not _is_finite(value)
     ]
     if problems:
         raise ConfigError(problems)
