@@ -9,20 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from slr_det import lagrangian, masks, methods, statefile
+from slr_det.closing import too_short
 from slr_det.errors import CheckpointError, ConfigError, NumericsError
 from slr_det.groups import ParamGroup
 from slr_det.methods import Hyper, MethodState
-from slr_det.methods.parts import require_finite_tensors, weights_of
+from slr_det.methods.parts import require_finite_tensors, require_finite_weights, weights_of
+from slr_det.objective import RunningMean
 
 __all__ = ["Engine", "Hyper"]
-
-_VERSION = 1
-_STEPS_NEEDED = 3.0  # of the exponential decay of W - Z: e^-3 leaves 5 %
 
 
 class Engine:
@@ -77,14 +75,11 @@ class Engine:
         self.hyper = hyper or Hyper()
         self.history: list[dict[str, Any]] = []
         self._method = methods.get(method)
-        self._distributed = distributed
         self._named = {name: tensor for group in self.groups for name, tensor in group.params}
         self._state = self._method.init(self.groups, self.hyper, iterations)
         self._kept: masks.MaskKeeper | None = None
-        device = next(iter(self._named.values())).device
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        self._loss_sum = torch.zeros((), dtype=dtype, device=device)
-        self._loss_weight = 0.0
+        self._device = next(iter(self._named.values())).device
+        self._objective = RunningMean(self._device, distributed)
         self.after_step()
 
     @property
@@ -113,7 +108,7 @@ class Engine:
             objective: Returns the mean task loss on the batches held for the run.
         """
         if self.hyper.objective == "fixed" and self.iteration == 0 and "objective" in self._state.scalars:
-            value = self._mean(float(objective()), 1.0)
+            value = self._objective.over_ranks(float(objective()))
             self._require_finite_objective(value)
             self._state.scalars["objective"] = value
 
@@ -128,7 +123,7 @@ class Engine:
             and after hard pruning. No host synchronisation on an accelerator.
         """
         if not self._penalised:
-            return torch.zeros((), dtype=torch.float32, device=self._loss_sum.device)
+            return torch.zeros((), dtype=torch.float32, device=self._device)
         z = [self._state.z[name] for name in self._named]
         return lagrangian.penalty(list(self._named.values()), z, self._multipliers(), self.hyper.rho) * scale
 
@@ -139,8 +134,7 @@ class Engine:
             loss: Mean task loss per sample of the batch, without the penalty; one element.
             weight: How much the batch counts, for example its number of samples.
         """
-        self._loss_sum += loss.detach().reshape(()).to(self._loss_sum) * weight
-        self._loss_weight += weight
+        self._objective.add(loss, weight)
 
     def attach(self, optimizer: torch.optim.Optimizer, scale: float = 1.0) -> RemovableHandle:
         """Add the penalty's gradient before every step of ``optimizer``, for trainers whose loss is out of reach.
@@ -213,13 +207,12 @@ class Engine:
         """
         began = time.perf_counter()
         if self.hyper.objective == "fixed":
-            value = None if objective is None else self._mean(float(objective()), 1.0)
+            value = None if objective is None else self._objective.over_ranks(float(objective()))
         else:
-            value = self._mean(self._loss_sum, self._loss_weight)
+            value = self._objective.mean()
         self._require_finite_objective(value)
         self._state, record = self._method.end_iteration(self.groups, self.hyper, self._state, value)
-        self._loss_sum.zero_()
-        self._loss_weight = 0.0
+        self._objective.reset()
         self.after_step()
         record["seconds"] = time.perf_counter() - began
         self.history.append(record)
@@ -241,7 +234,11 @@ class Engine:
 
         Returns:
             Bool masks by parameter name, True where a weight stays.
+
+        Raises:
+            NumericsError: A weight is NaN or infinite; nothing has been pruned then.
         """
+        require_finite_weights(weights_of(self.groups), self._state)
         found = masks.hard_prune(self.groups)
         self._kept = masks.MaskKeeper(found)
         return found
@@ -265,18 +262,7 @@ class Engine:
         """
         if not self._method.uses_penalty:
             return None
-        per_step = lr * self.hyper.rho * loss_scale / (1.0 - momentum)
-        total = per_step * self.iterations * steps_per_iteration
-        if total >= _STEPS_NEEDED:
-            return None
-        factor = _STEPS_NEEDED / total if total > 0 else math.inf
-        remaining = 100.0 * math.exp(-total)
-        return (
-            f"the penalty closes only {100 - remaining:.0f} % of W - Z in this run (iterations * steps * lr * rho * "
-            f"loss scale / (1 - momentum) = {total:.3g}, expected at least {_STEPS_NEEDED:g}), so hard pruning will "
-            f"cost accuracy: raise rho to {self.hyper.rho * factor:.3g}, or lr to {lr * factor:.3g}, or the "
-            f"iterations to {math.ceil(self.iterations * factor) if math.isfinite(factor) else 'more'}"
-        )
+        return too_short(self.iterations, steps_per_iteration, lr, self.hyper.rho, momentum, loss_scale)
 
     # -- saving -------------------------------------------------------------------------------------------
 
@@ -287,13 +273,13 @@ class Engine:
         running objective is each rank's own until then.
         """
         return {
-            "version": _VERSION,
+            "version": statefile.ENGINE_VERSION,
             "run": self._identity(),
             "state": self._state._asdict(),
             "kept": None if self._kept is None else dict(self._kept.masks),
             "history": [dict(record) for record in self.history],
-            "loss_sum": self._loss_sum.clone(),
-            "loss_weight": self._loss_weight,
+            "loss_sum": self._objective.sum.clone(),
+            "loss_weight": self._objective.weight,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -303,22 +289,7 @@ class Engine:
             CheckpointError: It is of another run (the first difference is named) or not complete. Nothing has been
                 changed then.
         """
-        if state.get("version") != _VERSION:
-            raise CheckpointError(
-                f"the engine state has version {state.get('version')!r}, expected {_VERSION}; resume with the slr_det "
-                "that wrote it, or start a new run"
-            )
-        difference = statefile.first_difference(state["run"], self._identity())
-        if difference:
-            raise CheckpointError(
-                f"the engine state is of another run: {difference}; resume with the settings it was saved with, "
-                "or start a new run"
-            )
-        saved = state["state"]
-        for key in ("z", "multipliers"):
-            _require_like(key, saved[key], getattr(self._state, key))
-        for key, found in (("masks", saved["masks"]), ("kept", state["kept"] or {})):
-            _require_like(key, found, {n: self._named[n] for n in found if n in self._named})
+        saved = statefile.require_engine_state(state, self._identity(), self._state, self._named)
         for key in ("z", "multipliers"):
             for name, tensor in getattr(self._state, key).items():
                 tensor.copy_(saved[key][name])
@@ -327,8 +298,8 @@ class Engine:
         )
         self._kept = None if state["kept"] is None else masks.MaskKeeper(self._placed(state["kept"]))
         self.history = [dict(record) for record in state["history"]]
-        self._loss_sum.copy_(state["loss_sum"])
-        self._loss_weight = float(state["loss_weight"])
+        self._objective.sum.copy_(state["loss_sum"])
+        self._objective.weight = float(state["loss_weight"])
 
     def save(self, path: str | Path) -> Path:
         """Write the state to a file, whole or not at all; StorageError if it cannot be written."""
@@ -364,19 +335,6 @@ class Engine:
     def _placed(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: mask.to(self._named[name].device) for name, mask in found.items()}
 
-    def _mean(self, total: float | Tensor, weight: float) -> float | None:
-        """The weighted mean over all ranks; None if nothing was observed."""
-        both = torch.zeros(2, dtype=self._loss_sum.dtype, device=self._loss_sum.device)
-        both[0], both[1] = total, weight
-        if self._distributed is not False and dist.is_available() and dist.is_initialized():
-            dist.all_reduce(both)
-        elif self._distributed:
-            raise ConfigError(
-                "distributed is true but torch.distributed is not initialised; initialise it or leave it out"
-            )
-        summed, weights = both.tolist()
-        return summed / weights if weights > 0 else None
-
     def _require_finite_objective(self, value: float | None) -> None:
         if value is not None and not math.isfinite(value):
             # A bad weight makes the loss bad too: name the weight then.
@@ -385,13 +343,3 @@ class Engine:
                 f"the training loss is {value} in iteration {self.iteration + 1}; lower the learning rate or rho, or "
                 "train in full precision, and resume from the last checkpoint"
             )
-
-
-def _require_like(key: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Raise CheckpointError unless both hold tensors of the same names and shapes."""
-    shapes = [{name: list(tensor.shape) for name, tensor in tensors.items()} for tensors in (found, expected)]
-    difference = statefile.first_difference(shapes[0], shapes[1], key)
-    if difference:
-        raise CheckpointError(
-            f"the engine state is not complete: {difference}; resume from another checkpoint"
-        )

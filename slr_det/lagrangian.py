@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from slr_det.chunks import like, scratch_for, walk
+from slr_det.chunks import flatten, like, scratch_for, walk
 
 
 @dataclass(frozen=True)
@@ -65,41 +65,72 @@ def measure(weights: Sequence[Tensor], z: Sequence[Tensor], multipliers: Sequenc
     """
     inner, squared = _sums(weights, z, multipliers)
     if isinstance(squared, Tensor):
-        both = torch.stack([torch.as_tensor(inner, dtype=squared.dtype, device=squared.device), squared])
-        inner, squared = both.tolist()
+        both = [inner, squared] if isinstance(inner, Tensor) else [squared.new_zeros(()), squared]
+        inner, squared = torch.stack(both).tolist()
     return Terms(float(inner), float(squared))
 
 
 def _sums(
     weights: Sequence[Tensor], z: Sequence[Tensor], multipliers: Sequence[Tensor]
 ) -> tuple[float | Tensor, float | Tensor]:
-    """The two sums: Python floats on a CPU, 0-dim float64 tensors (not synchronised) on an accelerator."""
-    if all(w.device.type == "cpu" for w in weights):
-        inner = squared = 0.0
-        for i, w in enumerate(weights):
-            scratch = scratch_for(w)
-            for w_, z_, *lam_ in walk(w, z[i], *multipliers[i : i + 1]):
-                d = torch.sub(w_, z_, out=like(scratch, w_)).view(-1)
-                squared += torch.dot(d, d).item()
-                if lam_:
-                    inner += torch.dot(d, lam_[0].reshape(-1)).item()
-        return inner, squared
-    squares: list[Tensor] = []
-    inners: list[Tensor] = []
+    """<Lam, W - Z> and ||W - Z||^2: Python floats on a CPU, 0-dim tensors (not synchronised) on an accelerator."""
+    on_cpu = all(w.device.type == "cpu" for w in weights)
+    return (_sums_in_pieces if on_cpu else _sums_in_buckets)(weights, z, multipliers)
+
+
+def _sums_in_pieces(
+    weights: Sequence[Tensor], z: Sequence[Tensor], multipliers: Sequence[Tensor]
+) -> tuple[float, float]:
+    """On a CPU: the difference lives in the cache only."""
+    inner = squared = 0.0
     for i, w in enumerate(weights):
+        scratch = scratch_for(w)
         for w_, z_, *lam_ in walk(w, z[i], *multipliers[i : i + 1]):
-            d = torch.sub(w_, z_).reshape(-1).float()
-            squares.append(torch.dot(d, d))
+            d = torch.sub(w_, z_, out=like(scratch, w_)).view(-1)
+            squared += torch.dot(d, d).item()
             if lam_:
-                inners.append(torch.dot(d, lam_[0].reshape(-1)))
-    return _total(inners) if inners else 0.0, _total(squares)
+                inner += torch.dot(d, lam_[0].reshape(-1)).item()
+    return inner, squared
 
 
-def _total(scalars: list[Tensor]) -> Tensor:
-    """Sum of 0-dim tensors in float64 (float32 where the device has no float64)."""
+def _sums_in_buckets(
+    weights: Sequence[Tensor], z: Sequence[Tensor], multipliers: Sequence[Tensor]
+) -> tuple[float | Tensor, Tensor]:
+    """On an accelerator: few kernel launches, no synchronisation, temporaries no larger than the largest tensor."""
+    norms: list[Tensor] = []
+    inners: list[Tensor] = []
+    for part in _buckets(weights):
+        difference = torch._foreach_sub([weights[i] for i in part], [z[i] for i in part])
+        norms += torch._foreach_norm(difference)
+        if multipliers:
+            inners += [_dot(multipliers[i], d) for i, d in zip(part, difference, strict=True)]
+    return _wide(inners).sum() if inners else 0.0, _wide(norms).square().sum()
+
+
+def _buckets(tensors: Sequence[Tensor]) -> list[list[int]]:
+    """Indices in runs whose sizes add up to at most the largest tensor's (and one device each)."""
+    limit = max(tensor.numel() for tensor in tensors)
+    buckets: list[list[int]] = []
+    size = 0
+    for i, tensor in enumerate(tensors):
+        if not buckets or size + tensor.numel() > limit or tensors[buckets[-1][0]].device != tensor.device:
+            buckets.append([])
+            size = 0
+        buckets[-1].append(i)
+        size += tensor.numel()
+    return buckets
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    x, y = flatten((a, b)) or (a.reshape(-1), b.reshape(-1))
+    return torch.dot(x, y.to(x.dtype))
+
+
+def _wide(scalars: list[Tensor]) -> Tensor:
+    """0-dim tensors as one vector on the first one's device, float64 where the device has it."""
     device = scalars[0].device
-    stacked = torch.stack([s.to(device) for s in scalars])
-    return (stacked if device.type == "mps" else stacked.double()).sum()
+    stacked = torch.stack([scalar.to(device, torch.float32) for scalar in scalars])
+    return stacked if device.type == "mps" else stacked.double()
 
 
 @torch.no_grad()
@@ -125,29 +156,45 @@ def gradient(
     z: Sequence[Tensor],
     multipliers: Sequence[Tensor],
     rho: float,
-    scale: float | Tensor,
+    scale: Tensor,
 ) -> list[Tensor]:
     """The gradient scale (Lam + rho (W - Z)) as new tensors, laid out and typed like the weights: equation (5).
 
-    The arithmetic is float32 whatever the weights' dtype. ``scale`` stays on its device: no synchronisation.
+    The arithmetic is float32 whatever the weights' dtype.
+
+    Args:
+        weights: W.
+        z: Z, float32.
+        multipliers: Lam, float32; empty where the method has none.
+        rho: Weight of the quadratic penalty.
+        scale: 0-dim factor, in a training step the gradient that reaches the penalty; not synchronised.
     """
-    if isinstance(scale, Tensor) and scale.device.type == "cpu":
-        scale = scale.item()
-    out: list[Tensor] = []
+    on_cpu = all(w.device.type == "cpu" for w in weights)
+    found = (_gradient_in_pieces if on_cpu else _gradient_of_all)(weights, z, multipliers, rho, scale)
+    return [g.to(w.dtype) for g, w in zip(found, weights, strict=True)]
+
+
+def _gradient_in_pieces(
+    weights: Sequence[Tensor], z: Sequence[Tensor], multipliers: Sequence[Tensor], rho: float, scale: Tensor
+) -> list[Tensor]:
+    factor = scale.item()
+    out = [torch.empty_like(w, dtype=torch.float32) for w in weights]
     for i, w in enumerate(weights):
-        g = torch.empty_like(w, dtype=torch.float32)
-        for g_, w_, z_, *lam_ in walk(g, w, z[i], *multipliers[i : i + 1]):
-            torch.sub(w_, z_, out=g_)
-            if isinstance(scale, Tensor):
-                g_.mul_(rho)
-                if lam_:
-                    g_.add_(lam_[0])
-                g_.mul_(scale.to(g_.device))
-            else:
-                g_.mul_(rho * scale)
-                if lam_:
-                    g_.add_(lam_[0], alpha=scale)
-        out.append(g.to(w.dtype))
+        for g_, w_, z_, *lam_ in walk(out[i], w, z[i], *multipliers[i : i + 1]):
+            torch.sub(w_, z_, out=g_).mul_(factor * rho)
+            if lam_:
+                g_.add_(lam_[0], alpha=factor)
+    return out
+
+
+def _gradient_of_all(
+    weights: Sequence[Tensor], z: Sequence[Tensor], multipliers: Sequence[Tensor], rho: float, scale: Tensor
+) -> list[Tensor]:
+    out = [d.float() for d in torch._foreach_sub(list(weights), list(z))]
+    torch._foreach_mul_(out, rho)
+    if multipliers:
+        torch._foreach_add_(out, list(multipliers))
+    torch._foreach_mul_(out, scale.float() if len({g.device for g in out}) == 1 else scale.item())
     return out
 
 

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from slr_det.errors import CheckpointError
 from slr_det.files import atomic_open
 from slr_det.groups import ParamGroup
+from slr_det.methods import MethodState
 
+ENGINE_VERSION = 1
 _MAGIC = "slr_det.state"
 
 
@@ -78,6 +81,51 @@ def load_state(path: str | Path, *, kind: str) -> dict[str, Any]:
     return state
 
 
+def require_engine_state(
+    state: Mapping[str, Any], run: Mapping[str, Any], own: MethodState, weights: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """Check that a saved engine state is of this run and complete, before anything is taken over.
+
+    Args:
+        state: What ``Engine.state_dict`` returned.
+        run: What must agree: method, hyperparameters, iterations and groups.
+        own: The state to be replaced; Z and multipliers must have its names and shapes.
+        weights: The pruned weights by name; masks must have their names and shapes.
+
+    Returns:
+        The saved fields of the method state.
+
+    Raises:
+        CheckpointError: Naming the first difference.
+    """
+    keys = {"version", "run", "state", "kept", "history", "loss_sum", "loss_weight"}
+    version = state.get("version") if isinstance(state, Mapping) else None
+    if version != ENGINE_VERSION or not keys <= set(state):
+        raise CheckpointError(
+            f"the engine state has version {version!r}, expected a complete state of version {ENGINE_VERSION}; resume "
+            "with the slr_det that wrote it, or start a new run"
+        )
+    difference = first_difference(state["run"], run)
+    if difference:
+        raise CheckpointError(
+            f"the engine state is of another run: {difference}; resume with the settings it was saved with, "
+            "or start a new run"
+        )
+    saved: dict[str, Any] = state["state"]
+    masks = {"masks": saved["masks"], "kept": state["kept"] or {}}
+    expected = {"z": own.z, "multipliers": own.multipliers}
+    expected |= {key: {n: weights[n] for n in found if n in weights} for key, found in masks.items()}
+    found = {"z": saved["z"], "multipliers": saved["multipliers"], **masks}
+    difference = first_difference(_shapes(found), _shapes(expected))
+    if difference:
+        raise CheckpointError(f"the engine state is damaged: {difference}; resume from another checkpoint")
+    return saved
+
+
+def _shapes(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, list[int]]]:
+    return {key: {name: list(t.shape) for name, t in by_name.items()} for key, by_name in tensors.items()}
+
+
 def describe_groups(groups: Sequence[ParamGroup]) -> list[dict[str, Any]]:
     """The groups as plain data: names, keep ratios, projections, and the parameters with their shapes."""
     return [
@@ -106,7 +154,7 @@ def first_difference(saved: Any, own: Any, what: str = "") -> str | None:
         return None
     if _is_list(saved) and _is_list(own) and any(isinstance(item, Mapping) for item in [*saved, *own]):
         return _first_difference_of_lists(saved, own, what)
-    if saved != own or type(saved) is not type(own):
+    if saved != own:
         return f"{what} is {saved!r} there and {own!r} here"
     return None
 

@@ -6,9 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from slr_det.groups import ParamGroup
-from slr_det.methods.parts import norm_outside, numel_of, require_finite_weights, support_of, weights_of
+from slr_det.methods.parts import (
+    count_true,
+    norm_outside,
+    numel_of,
+    require_finite_weights,
+    support_of,
+    weights_of,
+)
 from slr_det.methods.protocol import Hyper, MethodState, Record, record, register
 
 
@@ -58,8 +66,8 @@ class Gradual:
         require_finite_weights(named, state)
         target = support_of(groups, named)
         before = norm_outside(named, target)
-        masks = {}
-        kept = 0
+        masks: dict[str, Tensor] = {}
+        dense = 0
         for group in groups:
             keep = scheduled_keep(group.keep, k, iterations, hyper.ramp_start, hyper.ramp_end)
             if keep == group.keep:
@@ -67,10 +75,9 @@ class Gradual:
             elif keep < 1.0 and _can_start_dense(group):
                 found = group.projection.support([named[name] for name in group.names], keep)
             else:
-                kept += group.numel
+                dense += group.numel
                 continue
             masks.update(zip(group.names, found, strict=True))
-            kept += sum(int(mask.sum()) for mask in found)
         # What the masks leave of the distance: weights that stay for now and that the target drops.
         outside = {name: target[name] | ~masks[name] if name in masks else target[name] for name in named}
         return state._replace(iteration=k, masks=masks), record(
@@ -79,5 +86,5 @@ class Gradual:
             objective=objective,
             distance=norm_outside(named, outside),
             distance_before=before,
-            keep=kept / numel_of(groups),
+            keep=(dense + count_true(masks)) / numel_of(groups),
         )

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slr_det.groups import ParamGroup
-from slr_det.methods.parts import norm_outside, numel_of, require_finite_weights, support_of, weights_of
+from slr_det.methods.parts import (
+    count_true,
+    norm_outside,
+    numel_of,
+    require_finite_weights,
+    support_of,
+    weights_of,
+)
 from slr_det.methods.protocol import Hyper, MethodState, Record, record, register
 
 
@@ -30,7 +37,7 @@ class OneShot:
         named = weights_of(groups)
         require_finite_weights(named, state)
         distance = norm_outside(named, state.masks)
-        kept = sum(int(mask.sum()) for mask in state.masks.values())
+        kept = count_true(state.masks)
         return state._replace(iteration=k), record(
             self.name,
             k,

@@ -100,15 +100,24 @@ def support_of(groups: Sequence[ParamGroup], weights: Mapping[str, Tensor]) -> d
 @torch.no_grad()
 def norm_outside(weights: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> float:
     """||W - mask * W|| over all tensors: the Frobenius norm of the weights where ``kept`` is False."""
-    total = 0.0
+    sums = []
     for name, w in weights.items():
         scratch = scratch_for(w)
-        sums = []
         for w_, kept_ in walk(w, kept[name]):
             d = like(scratch, w_).copy_(w_).masked_fill_(kept_, 0.0).view(-1)
             sums.append(torch.dot(d, d))
-        total += torch.stack(sums).double().sum().item()
-    return math.sqrt(total)
+    return math.sqrt(math.fsum(host(sums)))
+
+
+def count_true(masks: Mapping[str, Tensor]) -> int:
+    """How many entries of all masks are True."""
+    return sum(int(count) for count in host([mask.sum() for mask in masks.values()]))
+
+
+def host(scalars: Sequence[Tensor]) -> list[float]:
+    """0-dim tensors as Python numbers, with one synchronisation on an accelerator."""
+    found: list[float] = torch.stack([s.to(scalars[0].device) for s in scalars]).tolist() if scalars else []
+    return found
 
 
 _ADVICE = "lower the learning rate or rho, or train in full precision, and resume from the last checkpoint"
@@ -148,5 +157,4 @@ def require_finite_tensors(weights: Mapping[str, Tensor], state: MethodState) ->
 def require_finite_weights(weights: Mapping[str, Tensor], state: MethodState) -> None:
     """:func:`require_finite` for methods that keep no Z."""
     squares = [torch.dot(flat, flat) for w in weights.values() for flat in [w.reshape(-1).float()]]
-    total = torch.stack([s.to(squares[0].device) for s in squares]).double().sum().item()
-    require_finite(Terms(0.0, total), weights, state)
+    require_finite(Terms(0.0, math.fsum(host(squares))), weights, state)
