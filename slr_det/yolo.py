@@ -18,7 +18,7 @@ from slr_det.errors import CheckpointError, ConfigError
 from slr_det.metrics.coco import check_minimum, score
 from slr_det.pipeline import Pipeline
 from slr_det.presets import PRESET, SETTINGS
-from slr_det.report import REPORT_MARKDOWN, load_report, summary_table, write_report
+from slr_det.report import load_report, refresh_report, summary_table
 from slr_det.runstate import CONFIG_FILE, RunState, new_folder
 from slr_det.sensitivity import SensitivityTable
 from slr_det.sensitivity_scan import scan_checkpoint
@@ -220,10 +220,9 @@ class Command:
         if self.options.json:
             print(json.dumps(report, indent=1))
             return OK
-        folder = Path(self.options.run)
-        path = write_report(folder if folder.is_dir() else folder.parent, report)
+        path = refresh_report(self.options.run)
         print(summary_table(report))
-        print(f"report: {path.with_name(REPORT_MARKDOWN)}")
+        print(f"report: {path}")
         return OK
 
     def _score(self) -> int:

@@ -16,30 +16,20 @@ os.environ["YOLO_AUTOINSTALL"] = "false"
 TINY = """\
 nc: 6
 backbone:
-  - [-1, 1, Conv, [8, 3, 1]]
-  - [-1, 1, nn.MaxPool2d, [2, 2, 0]]
-  - [-1, 1, Conv, [16, 3, 1]]
-  - [-1, 1, nn.MaxPool2d, [2, 2, 0]]
-  - [-1, 1, Conv, [16, 3, 1]]
-  - [-1, 1, nn.MaxPool2d, [2, 2, 0]]
+  - [-1, 1, Conv, [8, 3, 2]]
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Conv, [32, 3, 2]]
   - [-1, 1, Conv, [32, 3, 1]]
-  - [-1, 1, nn.MaxPool2d, [2, 2, 0]]
 head:
   - [-1, 1, Conv, [32, 3, 1]]
-  - [[8], 1, Detect, [nc]]
+  - [[4], 1, Detect, [nc]]
 """
 
-TRAIN = {
-    "imgsz": 64,
-    "batch": 8,
-    "nbs": 16,
-    "optimizer": "SGD",
-    "lr0": 0.01,
-    "warmup_epochs": 1,
-    "mosaic": 0.5,
-    "close_mosaic": 1,
-    "workers": 0,
-}
+# The dense model is fitted to its few pictures; what follows uses every feature whose state a resume must carry.
+DENSE = {"imgsz": 64, "batch": 4, "nbs": 4, "optimizer": "AdamW", "lr0": 0.005, "momentum": 0.9, "cls": 1.0}
+DENSE |= {"mosaic": 0, "scale": 0, "translate": 0, "fliplr": 0, "workers": 0, "val": False, "warmup_epochs": 1}
+TRAIN = {"imgsz": 64, "batch": 8, "nbs": 16, "optimizer": "SGD", "lr0": 0.01, "warmup_epochs": 1}
+TRAIN |= {"mosaic": 0.5, "close_mosaic": 1, "workers": 0}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -65,7 +55,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An architecture of 26 k weights with one detection scale."""
+    """An architecture of 100 k weights with one detection scale."""
     path = tmp_path_factory.mktemp("models") / "yolov3-mini.yaml"
     path.write_text(TINY)
     return path
@@ -73,12 +63,12 @@ def tiny_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory, tiny_yaml: Path, tiny_data: Path) -> Path:
-    """A native dense checkpoint of the tiny architecture, trained for two epochs."""
+    """A native dense checkpoint of the tiny architecture that detects something."""
     from slr_det.adapter import TrainJob, load_adapter
 
     folder = tmp_path_factory.mktemp("dense")
     adapter = load_adapter("ultralytics")
-    job = TrainJob(str(tiny_yaml), str(tiny_data), str(folder / "train"), 2, TRAIN, device="cpu")
+    job = TrainJob(str(tiny_yaml), str(tiny_data), str(folder / "train"), 25, DENSE, device="cpu")
     adapter.train(job, resume=False)
     adapter.export(str(folder / "train" / "weights" / "last.pt"), folder / "dense.pt", job)
     return folder / "dense.pt"

@@ -81,6 +81,7 @@ class UltralyticsAdapter:
         resume = resume and last.is_file()
         if resume:
             self._check_epochs(job, last)
+        start = job.model if job.model.endswith(".pt") else models.find_architecture(job.model)
         if job.model.endswith(".pt"):
             rtdetr = type(models.load_native(job.model)[0]).__name__.startswith("RTDETR")
         else:
@@ -89,7 +90,7 @@ class UltralyticsAdapter:
             **job.args,
             "task": "detect",
             "mode": "train",
-            "model": str(last) if resume else job.model,
+            "model": str(last) if resume else start,
             "data": job.data,
             "epochs": job.epochs,
             "seed": job.seed,

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-from slr_det.data.detection import ground_truth
+from slr_det.data.truth import ground_truth
 from slr_det.metrics.coco import evaluate
 
 from slr_det.adapter import EvalJob

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from slr_det import __version__
 from slr_det.adapter import ModelInfo
+from slr_det.data import model_files
 from slr_det.errors import CheckpointError, ConfigError, nearest
 from slr_det.files import atomic_write
 from slr_det.layers import layers_of
@@ -76,22 +77,28 @@ def build_architecture(path: str, classes: int | None) -> Any:
 
 
 def find_architecture(path: str) -> str:
-    """Return the file behind an architecture name, or raise ConfigError with the nearest that exists."""
+    """The file behind an architecture: the user's own, one that ships with slr_det, or one of ultralytics.
+
+    Raises ConfigError with the nearest name where there is none.
+    """
     load_ultralytics()
     import ultralytics
     from ultralytics.nn.tasks import yaml_model_load
-    from ultralytics.utils.checks import check_yaml
 
     if Path(path).is_file():
         return path
+    ours = {file.name: str(file) for file in model_files()}
+    if path in ours:
+        return ours[path]
     try:
         yaml_model_load(path)
-    except (FileNotFoundError, OSError) as error:
-        known = {f.name for f in Path(ultralytics.__file__).parent.glob("cfg/models/**/*.yaml")}
+    except OSError as error:
+        theirs = {file.name for file in Path(ultralytics.__file__).parent.glob("cfg/models/**/*.yaml")}
         raise ConfigError(
-            f"model '{path}' does not exist and is no architecture of ultralytics{nearest(Path(path).name, known)}"
+            f"model '{path}' does not exist and is no architecture of ultralytics"
+            f"{nearest(Path(path).name, theirs | ours.keys())}"
         ) from error
-    return path if Path(path).suffix else check_yaml(path)
+    return path
 
 
 def describe(model: Any) -> ModelInfo:
