@@ -1,0 +1,1 @@
+"""Measures of the engine's speed and memory: ``python -m slr_det.bench engine``."""

@@ -1,0 +1,104 @@
+"""Measure the engine: ``python -m slr_det.bench engine``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from slr_det.bench import iteration, memory, projection, training
+from slr_det.bench.rows import Row, Settings, document, table
+from slr_det.cli import run
+from slr_det.errors import MissingExtraError
+from slr_det.files import atomic_write
+
+MEASURES: dict[str, Callable[[Settings], list[Row]]] = {
+    "projection": projection.measure,
+    "iteration": iteration.measure,
+    "penalty": training.measure,
+    "memory": memory.measure,
+}
+
+DESCRIPTION = """\
+Measure what the engine costs, beside the targets it is held to:
+
+  projection   10 M float32 weights on one thread, against a numpy.percentile mask: at most 0.7x its time
+  iteration    the end of an SLR iteration on yolov3-spp's weights: under 3 s (on a GPU under 50 ms)
+  penalty      what the penalty adds to a training step of yolov3-tiny at 320 px, batch 8: at most 3 %
+               (on a GPU at 640 px, batch 16); needs ultralytics
+  memory       what a run under SLR needs beyond the same run without: at most 2.1x the pruned weights' bytes;
+               the part with a real training step needs ultralytics
+
+Variants are interleaved within one run; medians and quartiles are shown. Measure on a machine that does nothing
+else: other load makes every number worse. GPU rows appear where CUDA does."""
+
+EXAMPLES = """\
+examples:
+  python -m slr_det.bench engine                        everything, about 4 minutes on 2 cores
+  python -m slr_det.bench engine --only projection      one measure; give --only again for more
+  python -m slr_det.bench engine --json bench.json      the raw numbers too
+  python -m slr_det.bench engine --check                exit code 1 where a target is missed
+  python -m slr_det.bench engine --quick                small sizes: does everything run?"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    options = _parse(sys.argv[1:] if arguments is None else arguments)
+    return run(lambda: _engine(options), on_interrupt=lambda: "stopped; nothing was written")
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="python -m slr_det.bench", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=form
+    )
+    subjects = parser.add_subparsers(dest="subject", metavar="engine", required=True)
+    engine = subjects.add_parser(
+        "engine", help="speed and memory", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=form
+    )
+    engine.add_argument(
+        "--only", action="append", choices=list(MEASURES), help="measure only this (repeatable)"
+    )
+    engine.add_argument(
+        "--threads",
+        type=_threads,
+        default=2,
+        metavar="N",
+        help="CPU threads, but for the projections' one (2)",
+    )
+    engine.add_argument("--quick", action="store_true", help="small sizes, few rounds; no target is judged")
+    engine.add_argument("--json", type=Path, metavar="FILE", help="write every number to this file")
+    engine.add_argument("--check", action="store_true", help="exit with 1 where a target is missed")
+    return parser.parse_args(arguments)
+
+
+def _threads(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of threads, expected 1 or more")
+    return int(text)
+
+
+def _engine(options: argparse.Namespace) -> int:
+    settings = Settings(
+        options.threads, options.quick, lambda line: print(f"  {line}", file=sys.stderr, flush=True)
+    )
+    rows = []
+    for name in options.only or MEASURES:
+        try:
+            rows += MEASURES[name](settings)
+        except MissingExtraError as error:
+            if options.only:
+                raise
+            rows.append(Row(name, "needs ultralytics", None, "", note=str(error)))
+    print(table(rows, settings.quick))
+    if options.json is not None:
+        atomic_write(options.json, json.dumps(document(rows, settings), indent=2) + "\n")
+        print(f"\nwritten to {options.json}")
+    missed = any(row.passed(settings.quick) is False for row in rows)
+    return 1 if options.check and missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
