@@ -51,9 +51,11 @@ class Shape:
         return clip_polygon(outline, float(size))
 
     def bbox(self, size: int) -> tuple[float, float, float, float]:
-        """Return (x, y, width, height) in pixels of the whole shape clipped to the picture."""
-        low = np.clip(self.rings[0].min(axis=0), 0.0, size)
-        high = np.clip(self.rings[0].max(axis=0), 0.0, size)
+        """Return (x, y, width, height) in pixels of the whole shape clipped to the picture; zeros if outside."""
+        inside = clip_polygon(self.rings[0], float(size))
+        if len(inside) == 0:
+            return 0.0, 0.0, 0.0, 0.0
+        low, high = inside.min(axis=0), inside.max(axis=0)
         return float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1])
 
     def alpha(self, size: int) -> Array:
