@@ -119,7 +119,9 @@ class Pipeline:
 
     def _dense(self) -> dict[str, Any]:
         target = self.folder / "dense.pt"
-        job = self._job(self.folder / "dense", self.config.dense_epochs, title="dense training")
+        job = self._job(
+            self.folder / "dense", self.config.dense_epochs, title="dense training", extra=self.config.dense
+        )
         if not self.state.done("dense/train"):
             started = self._start("dense/train")
             if self.config.dense_epochs > 0:

@@ -4,7 +4,36 @@ from __future__ import annotations
 
 from typing import Any
 
-PRESET: dict[str, Any] = {}
+#: What ``python -m slr_det.yolo`` does without arguments; ``configs/yolo/shapes.yaml`` holds the same settings.
+PRESET: dict[str, Any] = {
+    "name": "shapes",
+    "data": "shapes",
+    "model": "yolov3-tiny-slim.yaml",
+    "dense_epochs": 30,
+    "epochs": 12,
+    "retrain_epochs": 4,
+    "prune": {"target_compression": "3.33x"},
+    "train": {
+        "imgsz": 128,
+        "batch": 8,
+        "nbs": 8,
+        "optimizer": "SGD",
+        "lr0": 0.01,
+        "momentum": 0.9,
+        "cos_lr": True,
+        "warmup_epochs": 0.3,
+        "cls": 1.0,
+        "mosaic": 0,
+        "close_mosaic": 0,
+        "scale": 0.2,
+        "hsv_h": 0,
+        "hsv_s": 0.3,
+        "hsv_v": 0.2,
+        "workers": 0,
+    },
+    "dense": {"optimizer": "AdamW", "lr0": 0.002, "warmup_epochs": 1},
+    "retrain": {"lr0": 0.005},
+}
 
 SETTINGS = """settings (key=value, or a YAML file with the same keys):
   model=FILE.pt|FILE.yaml    a trained checkpoint, or an architecture together with dense_epochs=N
@@ -20,4 +49,5 @@ SETTINGS = """settings (key=value, or a YAML file with the same keys):
   slr.rho=0.1 slr.M=300 slr.r=0.1 slr.s0=0.01 slr.stepsize=contractive slr.objective=running
   min.map50=0.35             exit with 1 where the final model is below
   anything else              an argument of the trainer: imgsz=640 batch=16 lr0=0.01 optimizer=SGD ...
+  dense.lr0=, retrain.lr0=   what differs in dense training and in masked retraining
 """

@@ -43,8 +43,8 @@ def load_config(
         overrides: ``key=value`` words; keys of sections are dotted (``prune.keep=0.3``), values are YAML scalars,
             ``[lists]`` or ``{mappings}``.
         defaults: Settings used where the others are silent, in the form of a file's content.
-        trainer_keys: Arguments of the trainer. Bare keys among them go to ``train``; what is in ``train`` and
-            ``retrain`` is checked against them. Empty accepts any in these two sections.
+        trainer_keys: Arguments of the trainer. Bare keys among them go to ``train``; what is in ``train``,
+            ``dense`` and ``retrain`` is checked against them. Empty accepts any in these sections.
         required: Keys that must not be empty in the end.
 
     Raises:
@@ -270,6 +270,7 @@ def _build(
         prune=PruneConfig(**prune),
         slr=hyper,
         train=parts["train"],
+        dense=parts["dense"],
         retrain=parts["retrain"],
         minimum=parts["min"],
         paper=None if paper is None else dict(paper),

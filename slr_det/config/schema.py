@@ -81,6 +81,7 @@ class RunConfig:
         prune: What is pruned.
         slr: Hyperparameters of the methods.
         train: Arguments passed through to the trainer.
+        dense: Arguments of the trainer that differ in dense training, such as ``optimizer``.
         retrain: Arguments of the trainer that differ in masked retraining, such as ``lr0``.
         minimum: Metrics below which a command exits with 1; ``min:`` in a file.
         paper: Published numbers shown beside the run's, or None.
@@ -101,6 +102,7 @@ class RunConfig:
     prune: PruneConfig = field(default_factory=PruneConfig)
     slr: Hyper = field(default_factory=Hyper)
     train: Mapping[str, Any] = field(default_factory=dict)
+    dense: Mapping[str, Any] = field(default_factory=dict)
     retrain: Mapping[str, Any] = field(default_factory=dict)
     minimum: Mapping[str, float] = field(default_factory=dict)
     paper: Mapping[str, Any] | None = None
@@ -115,12 +117,12 @@ class RunConfig:
         return atomic_write(path, dump_yaml(self.to_dict()))
 
 
-SECTIONS = ("prune", "slr", "train", "retrain", "min", "paper")
-PASSED_THROUGH = ("train", "retrain")
+SECTIONS = ("prune", "slr", "train", "dense", "retrain", "min", "paper")
+PASSED_THROUGH = ("train", "dense", "retrain")
 
 
 def known_keys() -> dict[str, read.Reader]:
-    """The reader of every key by its dotted name; free sections (train, retrain, min, paper) are not in it."""
+    """The reader of every key by its dotted name; free sections (train, dense, retrain, min, paper) are not in it."""
     keys: dict[str, read.Reader] = {
         "task": read.choice(TASKS),
         "model": read.model,
