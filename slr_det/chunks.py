@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-# Elements per piece on a CPU: small enough that a float32 scratch piece stays in the cache and that the rounding of
-# a float32 dot product over it stays near 1e-6, large enough that the cost of a call does not matter.
+# Elements per piece on a CPU: small enough that float32 scratch pieces stay in the cache, large enough that the cost
+# of a call does not matter.
 CPU_PIECE = 1 << 17
 
 
@@ -34,11 +34,11 @@ def walk(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     yield from zip(*(flat.split(CPU_PIECE) for flat in flats), strict=True)
 
 
-def scratch_for(tensor: Tensor) -> Tensor:
-    """A flat float32 buffer that holds the largest piece :func:`walk` can yield for a tensor of this device."""
-    numel = tensor.numel()
-    on_cpu = tensor.device.type == "cpu" and flatten((tensor,)) is not None
-    return torch.empty(min(numel, CPU_PIECE) if on_cpu else numel, dtype=torch.float32, device=tensor.device)
+def scratch_for(*tensors: Tensor) -> Tensor:
+    """A flat float32 buffer that holds the largest piece :func:`walk` yields for the same tensors."""
+    numel, device = tensors[0].numel(), tensors[0].device
+    in_pieces = device.type == "cpu" and flatten(tensors) is not None
+    return torch.empty(min(numel, CPU_PIECE) if in_pieces else numel, dtype=torch.float32, device=device)
 
 
 def like(buffer: Tensor, piece: Tensor) -> Tensor:

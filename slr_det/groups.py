@@ -61,20 +61,6 @@ class ParamGroup:
     def numel(self) -> int:
         return sum(tensor.numel() for _, tensor in self.params)
 
-    @property
-    def kept(self) -> int:
-        """Weights that stay nonzero under this group's keep ratio: the l_n of equation (2)."""
-        return self.kept_at(self.keep)
-
-    def kept_at(self, keep: float) -> int:
-        """Weights that a keep ratio leaves in this group."""
-        count = self.projection.count([tensor.shape for _, tensor in self.params], keep)
-        return (
-            count
-            if count is not None
-            else sum(int(m.sum()) for m in self.projection.support(self.tensors, keep))
-        )
-
 
 def build_groups(named: Mapping[str, Tensor], specs: Sequence[GroupSpec]) -> list[ParamGroup]:
     """Bind specifications to the tensors of a model.

@@ -52,7 +52,7 @@ def shift_multipliers(
 ) -> None:
     """Lam += step (W - Z), in place: equations (7) and (12)."""
     for w, z_full, lam in zip(weights, z, multipliers, strict=True):
-        scratch = scratch_for(w)
+        scratch = scratch_for(w, z_full, lam)
         for w_, z_, lam_ in walk(w, z_full, lam):
             lam_.add_(torch.sub(w_, z_, out=like(scratch, w_)), alpha=step)
 
@@ -70,7 +70,7 @@ def load_unprojected(
     One pass, and no copy: the old Z is not needed any more, so its memory holds the argument of the projection.
     """
     for w, z_full, lam in zip(weights, z, multipliers, strict=True):
-        scratch = scratch_for(w)
+        scratch = scratch_for(w, z_full, lam)
         for w_, z_, lam_ in walk(w, z_full, lam):
             if step is not None:
                 lam_.add_(torch.sub(w_, z_, out=like(scratch, w_)), alpha=step)
@@ -102,10 +102,10 @@ def norm_outside(weights: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> f
     """||W - mask * W|| over all tensors: the Frobenius norm of the weights where ``kept`` is False."""
     sums = []
     for name, w in weights.items():
-        scratch = scratch_for(w)
+        scratch = scratch_for(w, kept[name])
         for w_, kept_ in walk(w, kept[name]):
-            d = like(scratch, w_).copy_(w_).masked_fill_(kept_, 0.0).view(-1)
-            sums.append(torch.dot(d, d))
+            d = torch.mul(w_, kept_, out=like(scratch, w_))
+            sums.append(torch.sub(w_, d, out=d).square_().sum())
     return math.sqrt(math.fsum(host(sums)))
 
 

@@ -1,0 +1,18 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The folder of real sample data: $SLR_DET_SAMPLES, or ../shared/data beside the repository."""
+    named = os.environ.get("SLR_DET_SAMPLES")
+    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the sample data are not at {folder}; set SLR_DET_SAMPLES to their folder")
+    return folder
