@@ -9,10 +9,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from slr_det.data.reading import load_json
-from slr_det.errors import ConfigError, DataError, MissingExtraError, nearest
+from slr_det.errors import ConfigError, MissingExtraError, nearest
+from slr_det.metrics.coco_input import check_detections, complete_truth, is_finite
 
 #: The twelve official numbers, in the order in which pycocotools prints them.
 STATS: tuple[str, ...] = (
@@ -81,9 +82,9 @@ def evaluate(
     coco_class, coco_eval_class, mask_api = _pycocotools()
     truth_name = str(truth) if isinstance(truth, str | Path) else "ground truth"
     found_name = str(detections) if isinstance(detections, str | Path) else "detections"
-    dataset = _complete_truth(load_json(truth) if isinstance(truth, str | Path) else truth, truth_name, iou)
+    dataset = complete_truth(load_json(truth) if isinstance(truth, str | Path) else truth, truth_name, iou)
     found = load_json(detections) if isinstance(detections, str | Path) else detections
-    results = _check_detections(found, found_name, dataset, truth_name, iou, mask_api)
+    results = check_detections(found, found_name, dataset, truth_name, iou, mask_api)
 
     printed = io.StringIO()
     with contextlib.redirect_stdout(io.StringIO()):
@@ -161,7 +162,7 @@ def check_minimum(metrics: Mapping[str, Any], minimum: Mapping[str, float]) -> l
     problems += [
         f"--min: {name}={value!r}, expected a number"
         for name, value in minimum.items()
-        if not _is_finite(value)
+        if not is_finite(value)
     ]
     if problems:
         raise ConfigError(problems)
@@ -183,112 +184,6 @@ def _pycocotools() -> tuple[Any, Any, Any]:
     return COCO, COCOeval, mask
 
 
-def _complete_truth(truth: object, name: str, iou: str) -> dict[str, Any]:
-    """Copy a ground truth and fill in what pycocotools takes for granted."""
-    if not isinstance(truth, Mapping):
-        raise DataError(
-            f"{name}: a {type(truth).__name__}, expected an object with images, annotations, categories"
-        )
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(truth.get(key), list):
-            raise DataError(
-                f"{name}: no list '{key}'; expected a COCO ground truth (images, annotations, categories)"
-            )
-    images, categories = _ids(truth, "images", name), _ids(truth, "categories", name)
-    annotations = []
-    # Numbered anew: pycocotools takes a match with the id 0 for no match, and repeated ids overwrite each other.
-    for number, annotation in enumerate(truth["annotations"], start=1):
-        if not isinstance(annotation, Mapping):
-            raise DataError(f"{name}: annotation number {number} is {annotation!r:.60}, expected an object")
-        where = f"{name}: annotation {annotation.get('id', number)}"
-        box = annotation.get("bbox")
-        if not _is_box(box):
-            raise DataError(f"{where}: bbox {box!r}, expected four finite numbers [x, y, width, height]")
-        for key, valid in (("image_id", images), ("category_id", categories)):
-            if not _hashable_in(annotation.get(key), valid):
-                raise DataError(f"{where}: {key} {annotation.get(key)!r} is not in the file")
-        if iou == "segm" and not annotation.get("segmentation"):
-            raise DataError(f"{where}: no segmentation, which iou=segm compares; use iou=bbox")
-        annotations.append({"iscrowd": 0, "area": box[2] * box[3], **annotation, "id": number})
-    return {"info": {}, **truth, "annotations": annotations}
-
-
-def _ids(truth: Mapping[str, Any], key: str, name: str) -> set[Any]:
-    ids: set[Any] = set()
-    for entry in truth[key]:
-        if (
-            not isinstance(entry, Mapping)
-            or "id" not in entry
-            or (key == "categories" and "name" not in entry)
-        ):
-            raise DataError(
-                f"{name}: an entry of '{key}' lacks {'id' if key == 'images' else 'id or name'}: {entry!r}"
-            )
-        if entry["id"] in ids:
-            raise DataError(f"{name}: id {entry['id']!r} occurs twice in '{key}'")
-        ids.add(entry["id"])
-    return ids
-
-
-def _check_detections(
-    found: Any, name: str, dataset: Mapping[str, Any], truth_name: str, iou: str, mask_api: Any
-) -> list[dict[str, Any]]:
-    """Copy a result list in the form that pycocotools' loadRes takes."""
-    if not isinstance(found, Sequence) or isinstance(found, str | bytes):
-        raise DataError(
-            f"{name}: a {type(found).__name__}, expected a list of detections in COCO's result format"
-        )
-    images = {image["id"]: image for image in dataset["images"]}
-    categories = {category["id"] for category in dataset["categories"]}
-    results = []
-    for number, detection in enumerate(found):
-        where = f"{name}: detection {number}"
-        if not isinstance(detection, Mapping):
-            raise DataError(f"{where}: {detection!r:.60}, expected an object")
-        image_id, category_id = detection.get("image_id"), detection.get("category_id")
-        if not _hashable_in(image_id, images):
-            raise DataError(f"{where}: image_id {image_id!r} is not in {truth_name}")
-        if not _hashable_in(category_id, categories):
-            raise DataError(f"{where}: category_id {category_id!r} is not in {truth_name}")
-        if not _is_finite(detection.get("score")):
-            raise DataError(f"{where}: score {detection.get('score')!r}, expected a finite number")
-        result = dict(detection)
-        if "bbox" in result and not _is_box(result["bbox"]):
-            raise DataError(
-                f"{where}: bbox {result['bbox']!r}, expected four finite numbers [x, y, width, height]"
-            )
-        needed = ("segmentation",) if iou == "segm" else ("bbox", "segmentation")
-        if not any(result.get(key) for key in needed):
-            raise DataError(f"{where}: no {' or '.join(needed)}, which iou={iou} compares")
-        if result.get("segmentation") and (iou == "segm" or not result.get("bbox")):
-            result["segmentation"] = _to_rle(result["segmentation"], images[image_id], mask_api, where)
-        results.append(result)
-    # loadRes decides by the first result whether all are boxes or all are masks.
-    boxes = sum(bool(result.get("bbox")) for result in results)
-    if 0 < boxes < len(results):
-        for result in results:
-            if iou == "segm":
-                result.pop("bbox", None)
-            elif not result.get("bbox"):
-                result["bbox"] = mask_api.toBbox(result["segmentation"]).tolist()
-    return results
-
-
-def _to_rle(segmentation: Any, image: Mapping[str, Any], mask_api: Any, where: str) -> dict[str, Any]:
-    """Turn polygons and both kinds of RLE into compressed RLE."""
-    try:
-        if isinstance(segmentation, Mapping) and isinstance(segmentation["counts"], str | bytes):
-            return dict(segmentation)
-        height, width = image["height"], image["width"]
-        rle = mask_api.frPyObjects(segmentation, height, width)
-        merged: dict[str, Any] = mask_api.merge(rle) if isinstance(rle, list) else rle
-        return merged
-    except Exception as error:
-        raise DataError(
-            f"{where}: segmentation cannot be read ({error}); expected polygons or RLE"
-        ) from error
-
-
 def _per_class(run: Any, names: Mapping[Any, str]) -> dict[str, dict[str, float]]:
     # precision: IoU thresholds x recall levels x categories x areas x detection limits; -1 marks a class without truth.
     precision = run.eval["precision"][:, :, :, 0, -1]
@@ -300,21 +195,3 @@ def _per_class(run: Any, names: Mapping[Any, str]) -> dict[str, dict[str, float]
             key = name if list(names.values()).count(name) == 1 else f"{name} ({category})"
             table[key] = {"AP": float(precision[:, :, k].mean()), "AP50": float(precision[half, :, k].mean())}
     return table
-
-
-def _is_finite(value: Any) -> bool:
-    try:
-        return not isinstance(value, bool | str) and math.isfinite(value)
-    except TypeError:
-        return False
-
-
-def _is_box(value: Any) -> TypeGuard[Sequence[float]]:
-    return isinstance(value, Sequence) and len(value) == 4 and all(_is_finite(v) for v in value)
-
-
-def _hashable_in(value: Any, valid: Any) -> bool:
-    try:
-        return value in valid
-    except TypeError:
-        return False
