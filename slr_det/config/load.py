@@ -53,9 +53,12 @@ def load_config(
     problems: list[str] = []
     entries: dict[str, Entry] = {}
     file = None if source is None or isinstance(source, Mapping) else str(source)
+    content = _content(source, problems)
+    if problems:  # what the file would have said is unknown, so nothing else can be judged
+        raise ConfigError(problems)
     layers = [
         _flatten(defaults or {}, "defaults", trainer_keys, problems),
-        _flatten(_content(source, problems), file or "configuration", trainer_keys, problems),
+        _flatten(content, file or "configuration", trainer_keys, problems),
         _from_words(overrides, trainer_keys, problems),
     ]
     if file is not None:

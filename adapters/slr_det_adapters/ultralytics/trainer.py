@@ -80,7 +80,11 @@ class _SLRTrainer(BaseTrainer):
             self.engine = self.job.engine.build(named)
         if self.job.keep_zeros:
             self.masks = MaskKeeper(
-                {name: p.detach() != 0 for name, p in named.items() if p.ndim > 1 and bool((p == 0).any())}
+                {
+                    name: p.detach() != 0
+                    for name, p in named.items()
+                    if p.requires_grad and p.ndim > 1 and bool((p == 0).any())
+                }
             )
         super().resume_training(ckpt)
         self._keep_zeros()
