@@ -30,19 +30,19 @@ def measure(settings: Settings) -> list[Row]:
 
 
 def _row(case: str, device: str, settings: Settings) -> Row:
-    settings.say(f"memory: {case} on {device}, with the engine and without")
+    label = case.format(*SIZES[settings.quick])
+    settings.say(f"memory: {label} on {device}, with the engine and without")
     plain, under = (_child(case, method, device, settings) for method in ("plain", "slr"))
     pruned, extra = under["pruned_bytes"], under["peak_bytes"] - plain["peak_bytes"]
-    resting = under["resting_bytes"] - plain["resting_bytes"]
     return Row(
         "extra memory / pruned weights",
-        f"{case.format(*SIZES[settings.quick])}, {device}",
+        f"{label}, {device}",
         extra / pruned,
         "x",
         TARGET,
         note=(
-            f"peak {extra / 1e6:.0f} MB above the {plain['peak_bytes'] / 1e6:.0f} MB of the run without; between "
-            f"steps {resting / pruned:.2f}x; {pruned / 1e6:.0f} MB of weights pruned"
+            f"peak {extra / 1e6:.0f} MB above the {plain['peak_bytes'] / 1e6:.0f} MB of the run without; "
+            f"{pruned / 1e6:.0f} MB of weights pruned"
         ),
         details={"plain": plain, "slr": under},
     )
@@ -103,19 +103,16 @@ CASES = {
 SIZES = {False: ("yolov3-spp", 320, 8), True: ("yolov3-tiny", 64, 2)}
 
 
-def _status(key: str) -> int:
-    """A line of Linux's account of this process, in bytes; 0 where there is none."""
-    path = Path("/proc/self/status")
-    match = re.search(rf"{key}:\s+(\d+) kB", path.read_text()) if path.exists() else None
-    return 1024 * int(match[1]) if match else 0
-
-
 def _peak(device: str) -> int:
+    """The most memory this process has held, in bytes."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
-    # The kernel's other account of the peak is inherited from the parent process on Linux.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    account = Path("/proc/self/status")
+    match = re.search(r"VmHWM:\s+(\d+) kB", account.read_text()) if account.exists() else None
+    if match:
+        return 1024 * int(match[1])
+    # On Linux this other account would include the peak of the parent process.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def main(arguments: list[str]) -> int:
@@ -127,8 +124,7 @@ def main(arguments: list[str]) -> int:
     except MissingExtraError as error:
         print(error, file=sys.stderr)
         return 3
-    resting = torch.cuda.memory_allocated() if device == "cuda" else _status("VmRSS")
-    print(json.dumps({"peak_bytes": _peak(device), "resting_bytes": resting, "pruned_bytes": pruned}))
+    print(json.dumps({"peak_bytes": _peak(device), "pruned_bytes": pruned}))
     return 0
 
 
