@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from slr_det.data.detection import resolve
 from torch import Tensor
 
 from slr_det.adapter import EvalJob, ModelInfo, TrainJob
+from slr_det.data.detection import resolve
 from slr_det.errors import CheckpointError, ConfigError
 from slr_det_adapters.ultralytics.offline import load_ultralytics
 

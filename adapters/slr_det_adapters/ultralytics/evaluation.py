@@ -6,10 +6,9 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
+from slr_det.adapter import EvalJob
 from slr_det.data.truth import ground_truth
 from slr_det.metrics.coco import evaluate
-
-from slr_det.adapter import EvalJob
 from slr_det_adapters.ultralytics.models import load_native
 from slr_det_adapters.ultralytics.offline import load_ultralytics
 
