@@ -22,7 +22,8 @@ backbone:
   - [-1, 1, Conv, [32, 3, 1]]
 head:
   - [-1, 1, Conv, [32, 3, 1]]
-  - [[4], 1, Detect, [nc]]
+  - [-1, 1, Conv, [32, 3, 2]]
+  - [[4, 5], 1, Detect, [nc]]
 """
 
 # The dense model is fitted to its few pictures; what follows uses every feature whose state a resume must carry.
@@ -55,7 +56,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An architecture of 100 k weights with one detection scale."""
+    """An architecture of 0.2 M weights with two detection scales."""
     path = tmp_path_factory.mktemp("models") / "yolov3-mini.yaml"
     path.write_text(TINY)
     return path
