@@ -9,9 +9,9 @@ PRESET: dict[str, Any] = {
     "name": "shapes",
     "data": "shapes",
     "model": "yolov3-tiny-slim.yaml",
-    "dense_epochs": 30,
-    "epochs": 12,
-    "retrain_epochs": 4,
+    "dense_epochs": 20,
+    "epochs": 9,
+    "retrain_epochs": 3,
     "prune": {"target_compression": "3.33x"},
     "train": {
         "imgsz": 128,
@@ -31,7 +31,7 @@ PRESET: dict[str, Any] = {
         "hsv_v": 0.2,
         "workers": 0,
     },
-    "dense": {"optimizer": "AdamW", "lr0": 0.002, "warmup_epochs": 1},
+    "dense": {"optimizer": "AdamW", "lr0": 0.0025, "warmup_epochs": 1},
     "retrain": {"lr0": 0.005},
 }
 
