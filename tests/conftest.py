@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +18,13 @@ def samples() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the sample data are not at {folder}; set SLR_DET_SAMPLES to their folder")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Small tensors are slower on several threads, and much slower where those have to wait for a busy machine."""
+    threads = torch.get_num_threads()
+    if "integration" not in request.path.parts:
+        torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
