@@ -38,6 +38,7 @@ from slr_det.errors import CheckpointError, NumericsError, StorageError
 from slr_det.files import atomic_open
 from slr_det.masks import MaskKeeper
 from slr_det_adapters.ultralytics.criterion import PenalisedCriterion
+from slr_det_adapters.ultralytics.offline import load_ultralytics
 
 JOB_VARIABLE = "SLR_DET_TRAIN_JOB"
 STATE_KEY = "slr_det"
@@ -62,6 +63,7 @@ class _SLRTrainer(BaseTrainer):
     accumulate: int
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        load_ultralytics()  # a process of the multi-GPU launcher comes here without passing the adapter
         self.job = TrainJob.from_dict(json.loads(Path(os.environ[JOB_VARIABLE]).read_text(encoding="utf-8")))
         self._bar: tqdm[Any] | None = None
         self._in_epoch = False
