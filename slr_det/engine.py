@@ -77,6 +77,7 @@ class Engine:
         self._method = methods.get(method)
         self._named = {name: tensor for group in self.groups for name, tensor in group.params}
         self._state = self._method.init(self.groups, self.hyper, iterations)
+        self._penalty = lagrangian.PenaltyTerm(list(self._named.values()))
         self._kept: masks.MaskKeeper | None = None
         self._device = next(iter(self._named.values())).device
         self._objective = RunningMean(self._device, distributed)
@@ -125,7 +126,7 @@ class Engine:
         if not self._penalised:
             return torch.zeros((), dtype=torch.float32, device=self._device)
         z = [self._state.z[name] for name in self._named]
-        return lagrangian.penalty(list(self._named.values()), z, self._multipliers(), self.hyper.rho) * scale
+        return self._penalty(z, self._multipliers(), self.hyper.rho) * scale
 
     def observe(self, loss: Tensor, weight: float = 1.0) -> None:
         """Add a batch to the running objective f(W^k), on the device and without a synchronisation.

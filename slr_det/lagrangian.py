@@ -204,19 +204,78 @@ def _gradient_of_all(
     return out
 
 
-class _Penalty(torch.autograd.Function):
-    """The penalty as one node of the autograd graph: Z and Lam are constants, the backward pass is (5)."""
+@dataclass
+class _Shared:
+    """What the nodes of one penalty term read when they run: W, and the Z, Lam and rho of the latest value."""
+
+    weights: list[Tensor]
+    z: Sequence[Tensor] = ()
+    multipliers: Sequence[Tensor] = ()
+    rho: float = 0.0
+
+
+class PenaltyTerm:
+    """The penalty as a term of the loss, in a way that costs no memory at the peak of a training step.
+
+    Backward runs the nodes that were made last first. A node made together with the loss would therefore hand out
+    its gradients, as large as the weights, while every activation is still held. So the nodes that compute them are
+    made here, before the first forward pass, one for each few weights: they run when everything else is done, one
+    after the other, and each gradient is added to the task's as soon as it is there.
+
+    Args:
+        weights: W, the tensors that training changes in place.
+    """
+
+    def __init__(self, weights: Sequence[Tensor]) -> None:
+        self._shared = _Shared(list(weights))
+        self._trainable: list[bool] = []
+        self._nodes: list[Tensor] = []
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make the nodes, again where weights were frozen or thawed since."""
+        weights = self._shared.weights
+        trainable = [w.requires_grad for w in weights]
+        if trainable != self._trainable:
+            with torch.enable_grad():
+                self._nodes = [
+                    _Gradient.apply(self._shared, part, *(weights[i] for i in part))  # type: ignore[no-untyped-call]
+                    for part in _buckets(weights)
+                ]
+            self._trainable = trainable
+
+    def __call__(self, z: Sequence[Tensor], multipliers: Sequence[Tensor], rho: float) -> Tensor:
+        """<Lam, W - Z> + rho/2 ||W - Z||^2, a differentiable 0-dim float32 tensor (the second part of equation 4).
+
+        The gradient reaches the weights only: Z and Lam are constants within an iteration. Works under autocast
+        (the arithmetic stays float32), gradient scaling and gradient accumulation like any other term of a loss.
+        """
+        self._prepare()
+        value: Tensor = _Value.apply(self._shared, z, multipliers, rho, *self._nodes)  # type: ignore[no-untyped-call]
+        return value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PenaltyTerm, (self._shared.weights,)  # nodes of a graph cannot be copied
+
+
+class _Value(torch.autograd.Function):
+    """The penalty's value: made with the loss, and so the first of the term's nodes to run backward."""
 
     @staticmethod
     def forward(
-        ctx: Any, z: Sequence[Tensor], multipliers: Sequence[Tensor], rho: float, *weights: Tensor
+        ctx: Any,
+        shared: _Shared,
+        z: Sequence[Tensor],
+        multipliers: Sequence[Tensor],
+        rho: float,
+        *nodes: Tensor,
     ) -> Tensor:
-        # Saving the weights costs no memory and lets autograd complain if they change before the backward pass.
-        ctx.save_for_backward(*weights)
-        ctx.z, ctx.multipliers, ctx.rho = z, multipliers, rho
+        weights = [w.detach() for w in shared.weights]
+        ctx.shared, ctx.constants, ctx.nodes = shared, (z, multipliers, rho), len(nodes)
+        ctx.versions = [w._version for w in weights]
         device = weights[0].device
         with torch.autocast(device.type, enabled=False):
-            inner, squared = _sums([w.detach() for w in weights], z, multipliers)
+            inner, squared = _sums(weights, z, multipliers)
         value = inner + 0.5 * rho * squared
         if isinstance(value, Tensor):
             return value.to(device=device, dtype=torch.float32)
@@ -225,20 +284,38 @@ class _Penalty(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
-        weights = [w.detach() for w in ctx.saved_tensors]
-        return None, None, None, *gradient(weights, ctx.z, ctx.multipliers, ctx.rho, grad_output)
+        shared: _Shared = ctx.shared
+        if ctx.versions != [w._version for w in shared.weights]:
+            raise RuntimeError(
+                "a weight has been modified by an inplace operation between the penalty and its backward pass"
+            )
+        shared.z, shared.multipliers, shared.rho = ctx.constants
+        return None, None, None, None, *[grad_output] * ctx.nodes
+
+
+class _Gradient(torch.autograd.Function):
+    """Equation (5) for a few weights: made before every forward pass, and so among the last nodes to run backward."""
+
+    @staticmethod
+    def forward(ctx: Any, shared: _Shared, part: list[int], *weights: Tensor) -> Tensor:
+        ctx.shared, ctx.part = shared, part
+        return torch.zeros((), dtype=torch.float32, device=weights[0].device)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
+        shared: _Shared = ctx.shared
+        weights, z = ([tensors[i] for i in ctx.part] for tensors in (shared.weights, shared.z))
+        multipliers = [shared.multipliers[i] for i in ctx.part] if shared.multipliers else []
+        found = gradient([w.detach() for w in weights], z, multipliers, shared.rho, grad_output)
+        return None, None, *found
 
 
 def penalty(
     weights: Sequence[Tensor], z: Sequence[Tensor], multipliers: Sequence[Tensor], rho: float
 ) -> Tensor:
-    """<Lam, W - Z> + rho/2 ||W - Z||^2 as a differentiable 0-dim float32 tensor (the second part of equation 4).
-
-    The gradient reaches ``weights`` only: Z and Lam are constants within an iteration. Works under autocast (the
-    arithmetic stays float32), gradient scaling and gradient accumulation like any other term of a loss.
-    """
-    value: Tensor = _Penalty.apply(z, multipliers, rho, *weights)  # type: ignore[no-untyped-call]
-    return value
+    """The value of a :class:`PenaltyTerm` made on the spot."""
+    return PenaltyTerm(weights)(z, multipliers, rho)
 
 
 def weights_descend(
