@@ -31,7 +31,7 @@ def walk(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     if flats[0].device.type != "cpu" or numel <= CPU_PIECE:
         yield flats
         return
-    yield from zip(*(flat.split(CPU_PIECE) for flat in flats), strict=True)
+    yield from zip(*(torch.split(flat, CPU_PIECE) for flat in flats), strict=True)
 
 
 def scratch_for(*tensors: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ def contraction(k: int, M: float, r: float) -> float:
         r: Exponent of the schedule of p, r > 0.
     """
     p = 1.0 - 1.0 / k**r
-    return 1.0 - 1.0 / (M * k**p)
+    return float(1.0 - 1.0 / (M * k**p))
 
 
 def contracted(step: float, a_k: float, before: float, now: float) -> float | None:

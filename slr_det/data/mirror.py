@@ -49,7 +49,8 @@ def image_size(path: Path) -> tuple[int, int]:
             sideways = image.format in ("JPEG", "MPO") and image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such image") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    # ultralytics replaces Image.open by one that, for an unreadable image, imports a decoder that may be missing.
+    except (OSError, SyntaxError, ValueError, ImportError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: not a readable image ({error})") from error
     return (height, width) if sideways else (width, height)
 

@@ -86,7 +86,12 @@ class SLR:
             shift_multipliers(w, z, lam, second)
 
         penalty = after.penalty(rho)
-        scalars = {"step_size": step, "penalty": penalty, "distance": after.distance, "objective": objective}
+        scalars: dict[str, float | None] = {
+            "step_size": step,
+            "penalty": penalty,
+            "distance": after.distance,
+            "objective": objective,
+        }
         return state._replace(iteration=k, scalars=scalars), record(
             self.name,
             k,

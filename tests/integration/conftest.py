@@ -28,7 +28,15 @@ head:
 
 # The dense model is fitted to its few pictures; what follows uses every feature whose state a resume must carry.
 DENSE = {"imgsz": 64, "batch": 4, "nbs": 4, "optimizer": "AdamW", "lr0": 0.005, "momentum": 0.9, "cls": 1.0}
-DENSE |= {"mosaic": 0, "scale": 0, "translate": 0, "fliplr": 0, "workers": 0, "val": False, "warmup_epochs": 1}
+DENSE |= {
+    "mosaic": 0,
+    "scale": 0,
+    "translate": 0,
+    "fliplr": 0,
+    "workers": 0,
+    "val": False,
+    "warmup_epochs": 1,
+}
 TRAIN = {"imgsz": 64, "batch": 8, "nbs": 16, "optimizer": "SGD", "lr0": 0.01, "warmup_epochs": 1}
 TRAIN |= {"mosaic": 0.5, "close_mosaic": 1, "workers": 0}
 

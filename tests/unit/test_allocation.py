@@ -105,7 +105,6 @@ def test_counts_are_those_of_the_engines_groups(projection: str) -> None:
     keep = None if projection == "2:4" else 0.3
     allocation = allocate(layers, projection=projection, keep=keep, weights=weights)
     groups = build_groups(weights, allocation.specs())
-    assert [group.kept for group in groups] == list(allocation.counts)
     masks = [
         int(mask.sum()) for group in groups for mask in group.projection.support(group.tensors, group.keep)
     ]

@@ -99,7 +99,9 @@ class UltralyticsAdapter:
             "name": folder.name,
             "exist_ok": True,
             "save": True,
-            "patience": job.args.get("patience", 0),  # a method needs all its iterations: no early stop unasked
+            "patience": job.args.get(
+                "patience", 0
+            ),  # a method needs all its iterations: no early stop unasked
             "plots": bool(job.args.get("plots", False)),
             "resume": str(last) if resume else False,
         }
