@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from slr_det import lagrangian, masks, methods, statefile
+from slr_det import lagrangian, masks, methods, passes, statefile
 from slr_det.closing import too_short
 from slr_det.errors import CheckpointError, ConfigError, NumericsError
 from slr_det.groups import ParamGroup
@@ -174,7 +174,7 @@ class Engine:
                 if tensor.grad is None:
                     tensor.grad = torch.zeros_like(tensor)
                 z = [self._state.z[name]]
-                lagrangian.add_gradient([tensor.grad], [tensor.detach()], z, lam, self.hyper.rho, scale)
+                passes.add_gradient([tensor.grad], [tensor.detach()], z, lam, self.hyper.rho, scale)
 
         return optimizer.register_step_pre_hook(add_gradient)
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from slr_det import passes
 from slr_det.groups import ParamGroup
 from slr_det.lagrangian import measure
 from slr_det.methods.parts import (
     kept_fraction,
-    load_unprojected,
     project,
     projected_weights,
     require_finite,
-    shift_multipliers,
     weights_of,
     zeros_like_weights,
 )
@@ -46,10 +45,10 @@ class ADMM:
         z, lam = [state.z[n] for n in named], [state.multipliers[n] for n in named]
         before = measure(w, z, lam)
         require_finite(before, named, state)
-        load_unprojected(w, z, lam, rho, None)
+        passes.unproject(w, z, lam, rho, None)
         project(groups, state.z)
         after = measure(w, z, lam).after_update(rho)
-        shift_multipliers(w, z, lam, rho)
+        passes.move(w, z, lam, rho)
         return state._replace(iteration=k), record(
             self.name,
             k,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from slr_det.chunks import like, scratch_for, walk
+from slr_det import passes
 from slr_det.errors import NumericsError
 from slr_det.groups import ParamGroup
 from slr_det.lagrangian import Terms
@@ -47,37 +46,6 @@ def project(groups: Sequence[ParamGroup], z: Mapping[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def shift_multipliers(
-    weights: Sequence[Tensor], z: Sequence[Tensor], multipliers: Sequence[Tensor], step: float
-) -> None:
-    """Lam += step (W - Z), in place: equations (7) and (12)."""
-    for w, z_full, lam in zip(weights, z, multipliers, strict=True):
-        scratch = scratch_for(w, z_full, lam)
-        for w_, z_, lam_ in walk(w, z_full, lam):
-            lam_.add_(torch.sub(w_, z_, out=like(scratch, w_)), alpha=step)
-
-
-@torch.no_grad()
-def load_unprojected(
-    weights: Sequence[Tensor],
-    z: Sequence[Tensor],
-    multipliers: Sequence[Tensor],
-    rho: float,
-    step: float | None,
-) -> None:
-    """Lam += step (W - Z) where a step is given, then Z <- W + Lam/rho: all of (7) and (10) but the projection.
-
-    One pass, and no copy: the old Z is not needed any more, so its memory holds the argument of the projection.
-    """
-    for w, z_full, lam in zip(weights, z, multipliers, strict=True):
-        scratch = scratch_for(w, z_full, lam)
-        for w_, z_, lam_ in walk(w, z_full, lam):
-            if step is not None:
-                lam_.add_(torch.sub(w_, z_, out=like(scratch, w_)), alpha=step)
-            torch.add(w_, lam_, alpha=1.0 / rho, out=z_)
-
-
-@torch.no_grad()
 def kept_fraction(groups: Sequence[ParamGroup], z: Mapping[str, Tensor]) -> float:
     """Fraction of the groups' weights that their sets keep; counted in ``z`` where a set's size depends on values."""
     kept = 0
@@ -99,25 +67,14 @@ def support_of(groups: Sequence[ParamGroup], weights: Mapping[str, Tensor]) -> d
 
 @torch.no_grad()
 def norm_outside(weights: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> float:
-    """||W - mask * W|| over all tensors: the Frobenius norm of the weights where ``kept`` is False."""
-    sums = []
-    for name, w in weights.items():
-        scratch = scratch_for(w, kept[name])
-        for w_, kept_ in walk(w, kept[name]):
-            d = torch.mul(w_, kept_, out=like(scratch, w_))
-            sums.append(torch.sub(w_, d, out=d).square_().sum())
-    return math.sqrt(math.fsum(host(sums)))
+    """||W - K * W|| over all tensors: the Frobenius norm of the weights where the masks are False."""
+    return passes.norm(list(weights.values()), [kept[name] for name in weights])
 
 
 def count_true(masks: Mapping[str, Tensor]) -> int:
-    """How many entries of all masks are True."""
-    return sum(int(count) for count in host([mask.sum() for mask in masks.values()]))
-
-
-def host(scalars: Sequence[Tensor]) -> list[float]:
-    """0-dim tensors as Python numbers, with one synchronisation on an accelerator."""
-    found: list[float] = torch.stack([s.to(scalars[0].device) for s in scalars]).tolist() if scalars else []
-    return found
+    """How many entries of all masks are True, with one synchronisation on an accelerator."""
+    counts = [mask.sum() for mask in masks.values()]
+    return int(torch.stack([count.to(counts[0].device) for count in counts]).sum()) if counts else 0
 
 
 _ADVICE = "lower the learning rate or rho, or train in full precision, and resume from the last checkpoint"
@@ -156,5 +113,4 @@ def require_finite_tensors(weights: Mapping[str, Tensor], state: MethodState) ->
 
 def require_finite_weights(weights: Mapping[str, Tensor], state: MethodState) -> None:
     """:func:`require_finite` for methods that keep no Z."""
-    squares = [torch.dot(flat, flat) for w in weights.values() for flat in [w.reshape(-1).float()]]
-    require_finite(Terms(0.0, math.fsum(host(squares))), weights, state)
+    require_finite(Terms(0.0, passes.norm(list(weights.values()))), weights, state)

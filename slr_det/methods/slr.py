@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from slr_det import passes
 from slr_det.errors import ConfigError
 from slr_det.groups import ParamGroup
 from slr_det.lagrangian import measure, projection_descends, weights_descend
 from slr_det.methods.parts import (
     kept_fraction,
-    load_unprojected,
     project,
     projected_weights,
     require_finite,
-    shift_multipliers,
     weights_of,
     zeros_like_weights,
 )
@@ -74,7 +73,7 @@ class SLR:
         first = contracted(step, a_k, distance_0, before.distance) if condition_6 else None
         if first is not None:
             step, terms = first, before.after_update(first)
-        load_unprojected(w, z, lam, rho, first)
+        passes.unproject(w, z, lam, rho, first)
         project(groups, state.z)
 
         after = measure(w, z, lam)
@@ -83,7 +82,7 @@ class SLR:
         second = contracted(step, a_k, previous, after.distance) if condition_11 else None
         if second is not None:
             step, after = second, after.after_update(second)
-            shift_multipliers(w, z, lam, second)
+            passes.move(w, z, lam, second)
 
         penalty = after.penalty(rho)
         scalars: dict[str, float | None] = {
