@@ -248,7 +248,10 @@ def test_a_full_disk_leaves_the_last_checkpoint(stopped_job: TrainJob, monkeypat
             load_adapter("ultralytics").train(stopped_job, resume=True)
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir() if p.name not in ("last.pt", "best.pt")] == []
+    (path.parent / ".saving-killed").mkdir()
+    (path.parent / ".last.pt.killed.tmp").touch()
     assert len(load_adapter("ultralytics").train(stopped_job, resume=True)) == 3
+    assert not list(path.parent.glob(".*")), "what a killed process leaves is cleared away"
 
 
 @pytest.mark.parametrize("damage", ["truncated", "foreign", "empty"])

@@ -111,6 +111,11 @@ class _SLRTrainer(BaseTrainer):
 
     def _on_train_start(self) -> None:
         if RANK in {-1, 0}:
+            for left_over in [
+                *self.wdir.glob(".saving-*"),
+                *self.wdir.glob(".*.tmp"),
+            ]:  # of a process that was killed
+                shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
             self._bar = tqdm(
                 total=(self.epochs - self.start_epoch) * len(self.train_loader),
                 desc=self.job.title,
