@@ -85,7 +85,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, tiny_yaml: Path, tiny_d
 
 @pytest.fixture
 def make_job(tiny_model: Path, tiny_data: Path) -> Callable[..., Any]:
-    """Build a training job on the tiny model under a method, at keep 0.3 of every body layer."""
+    """Build a training job on the tiny model under a method, by default at keep 0.3 of every body layer."""
     from slr_det.adapter import EngineSpec, TrainJob, load_adapter
     from slr_det.allocation import allocate
     from slr_det.projections import get
@@ -98,7 +98,7 @@ def make_job(tiny_model: Path, tiny_data: Path) -> Callable[..., Any]:
                 info.layers,
                 projection=changes.pop("projection", get("unstructured")),
                 method="uniform",
-                keep=0.3,
+                keep=changes.pop("keep", 0.3),
                 model_parameters=info.parameters,
                 weights=info.weights,
             )

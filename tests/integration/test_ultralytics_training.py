@@ -146,7 +146,8 @@ def test_penalty_keeps_its_ratio_to_the_loss_per_image(
 def test_a_pruned_file_is_native(make_job: Make, tmp_path: Path, tiny_data: Path) -> None:
     """Plain ultralytics, with slr_det unimportable, gives the reported mAP and can train on from the file."""
     adapter = load_adapter("ultralytics")
-    job = make_job(tmp_path / "train", "slr", epochs=2)
+    # Gentle enough that the model still detects something: a score of zero would prove nothing.
+    job = make_job(tmp_path / "train", "slr", epochs=2, keep=0.9, args={"lr0": 1e-5, "warmup_epochs": 0})
     adapter.train(job, resume=False)
     source = str(Path(job.folder) / "weights" / "last.pt")
     weights = adapter.averaged(source)
