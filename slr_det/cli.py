@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
 
+from tqdm import tqdm
+
 from slr_det.errors import ConfigError, SlrDetError
 
 OK, BELOW_MINIMUM, FAILED = 0, 1, 2
@@ -46,7 +48,9 @@ def run(action: Callable[[], int], *, on_interrupt: Callable[[], str]) -> int:
 
 
 def complain(line: str) -> None:
-    """Print ``error: line`` on stderr, on one line."""
+    """Print ``error: line`` on stderr, on a line of its own below any progress bar that was left open."""
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.close()
     print(f"error: {' '.join(line.split())}", file=sys.stderr, flush=True)
 
 
