@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,11 @@ def load_state(path: str | Path, *, kind: str) -> dict[str, Any]:
     if not file.is_file():
         raise CheckpointError(f"{file}: no such state file; check the path, or start a new run")
     try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # torch warns of foreign pickles; the error below says it in one line
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{file}: not a state file of slr_det: it holds more than tensors and numbers, and was not opened "
