@@ -166,9 +166,6 @@ class Adapter(Protocol):
     def train(self, job: TrainJob, *, resume: bool) -> list[dict[str, Any]]:
         """Run or continue a phase to its end and return the engine's history (empty without an engine)."""
 
-    def finished(self, job: TrainJob) -> bool:
-        """Whether the phase's checkpoint says that all its epochs are done."""
-
     def export(
         self, source: str, target: Path, job: TrainJob, weights: Mapping[str, Tensor] | None = None
     ) -> None:

@@ -6,7 +6,6 @@ dense -> train under the method -> hard pruning -> batch-norm recalibration -> m
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from slr_det.adapter import Adapter, EngineSpec, EvalJob, ModelInfo, TrainJob
 from slr_det.allocation import Allocation, allocate
 from slr_det.config import RunConfig
 from slr_det.errors import ConfigError
+from slr_det.files import atomic_write
 from slr_det.groups import build_groups
 from slr_det.masks import supports
 from slr_det.report import compression, write_report
@@ -188,7 +188,7 @@ class Pipeline:
         if self.config.retrain_epochs > 0:
             self._masked_retraining(folder, f"{method}/", str(latest))
             latest = folder / "retrained.pt"
-        shutil.copyfile(latest, folder / "pruned.pt")
+        atomic_write(folder / "pruned.pt", latest.read_bytes())
 
     def _masked_retraining(self, folder: Path, prefix: str, start: str) -> dict[str, Any]:
         epochs = self.config.retrain_epochs
@@ -247,7 +247,7 @@ class Pipeline:
         }
         after = self.adapter.averaged(str(self.folder / first / "pruned.pt"))
         write_report(self.folder, report, weights_before=info.weights, weights_after=after)
-        shutil.copyfile(self.folder / first / "pruned.pt", self.folder / "pruned.pt")
+        atomic_write(self.folder / "pruned.pt", (self.folder / first / "pruned.pt").read_bytes())
         return report
 
     def _result(self, method: str, allocation: Allocation) -> dict[str, Any]:

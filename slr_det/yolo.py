@@ -183,7 +183,7 @@ class Command:
     def _retrain(self) -> int:
         before, after = self._open_pipeline().retrain()
         print(f"AP50 {before['metrics']['AP50']:.4f} -> {after['metrics']['AP50']:.4f}")
-        print(f"model: {self._folder() / 'pruned.pt'}")
+        print(f"model: {self._folder() / 'retrained.pt'}")
         return self._check(after["metrics"])
 
     def _analyze(self) -> int:

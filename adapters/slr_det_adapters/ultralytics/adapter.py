@@ -76,11 +76,16 @@ class UltralyticsAdapter:
 
         folder = Path(job.folder)
         last = folder / "weights" / "last.pt"
-        if self.finished(job):
-            return self._history(last)
-        resume = resume and last.is_file()
-        if resume:
-            self._check_epochs(job, last)
+        done, planned, history = self._progress(last)
+        if done >= job.epochs:
+            return history
+        resume = resume and done > 0
+        if resume and planned != job.epochs:
+            # The trainer itself would go on with the checkpoint's number of epochs and only log that it did.
+            raise CheckpointError(
+                f"{last}: the run was started for {planned} epochs, not {job.epochs}; resume with {planned}, "
+                "or start a new run"
+            )
         start = job.model if job.model.endswith(".pt") else models.find_architecture(job.model)
         if job.model.endswith(".pt"):
             rtdetr = type(models.load_native(job.model)[0]).__name__.startswith("RTDETR")
@@ -109,21 +114,13 @@ class UltralyticsAdapter:
         with _job_file(job, JOB_VARIABLE), quiet(job.verbose):
             trainer = (SLRRTDETRTrainer if rtdetr else SLRDetectionTrainer)(overrides=overrides)
             trainer.train()
-        if not self.finished(job):
+        done, _, history = self._progress(last)
+        if done < job.epochs:
             raise CheckpointError(
                 f"training stopped before epoch {job.epochs} (early stopping or a time limit); raise patience=... "
                 f"or remove time=...: a method needs all its iterations; what was trained is in {last}"
             )
-        return self._history(last)
-
-    def finished(self, job: TrainJob) -> bool:
-        """Whether ``weights/last.pt`` exists and is of the last epoch."""
-        last = Path(job.folder) / "weights" / "last.pt"
-        if not last.is_file():
-            return False
-        from slr_det_adapters.ultralytics import models
-
-        return int(models.load_native(str(last))[1].get("epoch", -1)) + 1 >= job.epochs
+        return history
 
     def export(
         self, source: str, target: Path, job: TrainJob, weights: Mapping[str, Tensor] | None = None
@@ -158,23 +155,16 @@ class UltralyticsAdapter:
         with quiet(job.verbose):
             recalibrate_checkpoint(source, target, job)
 
-    def _check_epochs(self, job: TrainJob, last: Path) -> None:
-        """The trainer itself would go on with the checkpoint's number of epochs and only log that it did."""
+    def _progress(self, last: Path) -> tuple[int, int | None, list[dict[str, Any]]]:
+        """Epochs done, epochs planned and the engine's history, from a training checkpoint; (0, None, []) without."""
+        if not last.is_file():
+            return 0, None, []
         from slr_det_adapters.ultralytics import models
 
-        epochs = models.load_native(str(last))[1].get("train_args", {}).get("epochs")
-        if epochs != job.epochs:
-            raise CheckpointError(
-                f"{last}: the run was started for {epochs} epochs, not {job.epochs}; resume with {epochs}, "
-                "or start a new run"
-            )
-
-    def _history(self, last: Path) -> list[dict[str, Any]]:
-        from slr_det_adapters.ultralytics import models
-
-        state = models.load_native(str(last))[1].get("slr_det") or {}
-        engine = state.get("engine") or {}
-        return list(engine.get("history", []))
+        checkpoint = models.load_native(str(last))[1]
+        engine = (checkpoint.get("slr_det") or {}).get("engine") or {}
+        planned = checkpoint.get("train_args", {}).get("epochs")
+        return int(checkpoint.get("epoch", -1)) + 1, planned, list(engine.get("history", []))
 
 
 @contextmanager
