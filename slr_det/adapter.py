@@ -25,7 +25,7 @@ class EngineSpec:
 
     Attributes:
         method: Name of a registered method, e.g. ``slr``.
-        iterations: Number of iterations the method will be given (epochs, for the adapters here).
+        iterations: Number of iterations the method will be given: epochs times iterations per epoch.
         groups: The parameter groups by name, with keep ratio and projection.
         hyper: Fields of :class:`slr_det.engine.Hyper` that differ from the defaults.
     """
@@ -72,9 +72,9 @@ class TrainJob:
     """One training phase, as plain data.
 
     Attributes:
-        model: Checkpoint to start from, or an architecture file.
+        model: Checkpoint to start from, or an architecture.
         data: Data set file in the trainer's own format.
-        folder: Where the phase keeps its files; ``folder/weights/last.pt`` is the resumable checkpoint.
+        folder: Where the phase keeps its files; :meth:`Adapter.last` says which is the resumable checkpoint.
         epochs: Passes over the training set.
         args: Arguments of the trainer itself, passed through.
         engine: Method to train under; None for plain or masked training.
@@ -83,6 +83,16 @@ class TrainJob:
         seed: Seed of everything random.
         device: Device in the trainer's own notation; empty lets it choose.
         verbose: Show the trainer's own log.
+        weights: Weights that the architecture ``model`` starts from: a local file, ``pretrained`` for those that the
+            trainer publishes, or empty for random ones (or where ``model`` is a checkpoint).
+        iterations_per_epoch: Iterations of the method in each epoch, evenly spaced; ``engine.iterations`` is
+            ``epochs`` times this. 1 without an engine.
+        schedule: Which part of the learning-rate schedule this phase covers, as fractions (from, to) of the whole
+            budget: (0, 1) for a schedule of its own. With (0.5, 1) the first step has the learning rate that the
+            middle of a schedule of ``epochs / 0.5`` epochs has; its warm-up belongs to the part that starts at 0.
+        teacher: Dense checkpoint whose predictions the model is also trained towards; empty for none.
+        distill: Share of the loss that the distillation takes, in [0, 1]; 0 without a teacher.
+        temperature: Temperature of the distillation's softmax.
     """
 
     model: str
@@ -96,12 +106,19 @@ class TrainJob:
     seed: int = 0
     device: str = ""
     verbose: bool = False
+    weights: str = ""
+    iterations_per_epoch: int = 1
+    schedule: tuple[float, float] = (0.0, 1.0)
+    teacher: str = ""
+    distill: float = 0.0
+    temperature: float = 2.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that :meth:`from_dict` reads back."""
         return {
             **asdict(self),
             "args": dict(self.args),
+            "schedule": list(self.schedule),
             "engine": None if self.engine is None else self.engine.to_dict(),
         }
 
@@ -109,7 +126,8 @@ class TrainJob:
     def from_dict(cls, data: Mapping[str, Any]) -> TrainJob:
         """Inverse of :meth:`to_dict`."""
         engine = None if data["engine"] is None else EngineSpec.from_dict(data["engine"])
-        return cls(**{**data, "engine": engine})
+        begin, end = data["schedule"]
+        return cls(**{**data, "engine": engine, "schedule": (float(begin), float(end))})
 
 
 @dataclass(frozen=True)
@@ -144,27 +162,64 @@ class ModelInfo:
 
 
 class Adapter(Protocol):
-    """A trainer that models can be compressed in. Checkpoints are always the trainer's own files."""
+    """A trainer that models can be compressed in. Checkpoints are always the trainer's own files.
+
+    A *model word* is what a user gives as ``model=``: a checkpoint or an architecture, each as this trainer names
+    them. ``weights`` is what a user gives as ``weights=``, see :class:`TrainJob`.
+    """
 
     name: str
 
     def trainer_keys(self) -> frozenset[str]:
         """Names of the arguments that the trainer takes, for pass-through and for error messages."""
 
+    def unsupported(self) -> Mapping[str, str]:
+        """Keys of a run's configuration that this trainer cannot serve, each with what to do instead.
+
+        Such a key at any value but its default is refused before anything starts: "KEY is VALUE, but SENTENCE".
+        """
+
     def prepare_data(self, data: str, workdir: Path) -> Path:
         """Turn what the user named into a data file of the trainer; DataError where it cannot."""
 
-    def inspect(self, model: str, classes: int | None = None) -> ModelInfo:
+    def is_checkpoint(self, model: str) -> bool:
+        """Whether a model word names a checkpoint, which brings weights and classes, or an architecture.
+
+        Decided by the word alone where that is possible: the file may be missing.
+        """
+
+    def inspect(self, model: str, classes: int | None = None, weights: str = "") -> ModelInfo:
         """Read a checkpoint or build an architecture; CheckpointError or ConfigError where it cannot.
 
-        ``classes`` replaces the number of classes of an architecture file, as training on that data would.
+        ``classes`` replaces the number of classes of an architecture, as training on that data would; ``weights``
+        go into an architecture.
+        """
+
+    def given(self, model: str, weights: str, data: Path, target: Path) -> str:
+        """The native checkpoint that holds the weights a user starts from, with nothing trained.
+
+        Where ``model`` is such a file already, that is its path. Else ``weights`` are put into the architecture
+        ``model``, written to ``target``, and its path is returned. The caller compares the number of classes with
+        the data's.
+
+        Raises:
+            ConfigError: An architecture without weights (train it first with dense_epochs=N), or a checkpoint
+                together with ``weights``.
+            CheckpointError: The weights cannot be read, or are not of this architecture.
         """
 
     def classes(self, data: Path) -> int:
         """Number of classes of a data file that :meth:`prepare_data` returned."""
 
     def train(self, job: TrainJob, *, resume: bool) -> list[dict[str, Any]]:
-        """Run or continue a phase to its end and return the engine's history (empty without an engine)."""
+        """Run or continue a phase to its end and return the engine's history (empty without an engine).
+
+        A history's record holds under ``metric`` the scores of the model if it were hard-pruned then, where they
+        were measured. Raises ConfigError for a field of the job that this trainer cannot serve.
+        """
+
+    def last(self, folder: str) -> str:
+        """Path of the checkpoint that :meth:`train` keeps in a job's folder, is resumed from and ends in."""
 
     def export(
         self, source: str, target: Path, job: TrainJob, weights: Mapping[str, Tensor] | None = None
@@ -178,7 +233,7 @@ class Adapter(Protocol):
         """Parameters by name, float32, of the model that :meth:`export` would write from ``source``."""
 
     def evaluate(self, job: EvalJob) -> dict[str, Any]:
-        """Metrics of a checkpoint: floats by name, and ``per_class`` by class name."""
+        """Metrics of a checkpoint: floats by name, and ``per_class``: such floats by class name."""
 
     def recalibrate(self, source: str, target: Path, job: TrainJob) -> None:
         """Write ``source`` with batch-norm statistics re-estimated by forward passes over the training set."""

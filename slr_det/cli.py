@@ -19,12 +19,13 @@ class Interrupted(BaseException):
     """The process was asked to stop (SIGTERM), as by a job scheduler or ``docker stop``."""
 
 
-def run(action: Callable[[], int], *, on_interrupt: Callable[[], str]) -> int:
+def run(action: Callable[[], int], *, on_interrupt: Callable[[], str], memory: str = "batch=...") -> int:
     """Run a command and turn what goes wrong into one line on stderr and exit code 2.
 
     Args:
         action: The command; returns its exit code.
         on_interrupt: Gives the line to print on Ctrl-C or SIGTERM: what is saved and how to go on.
+        memory: What to lower when memory runs out.
     """
     previous = signal.signal(signal.SIGTERM, _raise_interrupted)
     try:
@@ -37,11 +38,11 @@ def run(action: Callable[[], int], *, on_interrupt: Callable[[], str]) -> int:
     except (KeyboardInterrupt, Interrupted):
         complain(on_interrupt())
     except MemoryError:
-        complain("out of memory; lower batch=... or imgsz=...")
+        complain(f"out of memory; lower {memory}")
     except RuntimeError as error:
         if "out of memory" not in str(error).lower():
             raise
-        complain(f"out of memory; lower batch=... or imgsz=... ({str(error).splitlines()[0][:120]})")
+        complain(f"out of memory; lower {memory} ({str(error).splitlines()[0][:120]})")
     finally:
         signal.signal(signal.SIGTERM, previous)
     return FAILED

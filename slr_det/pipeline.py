@@ -8,29 +8,55 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from slr_det.adapter import Adapter, EngineSpec, EvalJob, ModelInfo, TrainJob
+from slr_det.adapter import Adapter, ModelInfo, TrainJob
 from slr_det.allocation import Allocation, allocate
 from slr_det.config import RunConfig
 from slr_det.errors import ConfigError
 from slr_det.files import atomic_write
 from slr_det.groups import build_groups
+from slr_det.jobs import Jobs
 from slr_det.masks import supports
 from slr_det.report import compression, write_report
 from slr_det.runstate import RunState
 from slr_det.sensitivity_scan import scan_checkpoint
+from slr_det.task import Task
 
 PHASES = ("dense", "hard_prune", "bn_recalibrated", "retrain")
+
+
+def allocate_for(task: Task, config: RunConfig, info: ModelInfo, scanned: Path | None = None) -> Allocation:
+    """Decide how much of each layer is kept; ``scanned`` is the file of a sensitivity scan."""
+    prune = config.prune
+    return allocate(
+        info.layers,
+        projection=prune.projection,
+        method=prune.allocation,
+        keep=prune.keep,
+        target_compression=prune.target_compression,
+        compression_over=prune.compression_over,
+        model_parameters=info.parameters,
+        weights=info.weights,
+        ratios=prune.ratios,
+        sensitivity=scanned or prune.sensitivity or None,
+        include=prune.include,
+        exclude=prune.exclude,
+        dense_first=prune.dense_first,
+        dense_head=prune.dense_head,
+        head=task.head,
+        groups=prune.groups,
+    )
 
 
 class Pipeline:
     """One run: a configuration, an adapter and a folder.
 
     Args:
+        task: What is compressed and by which metric it is judged.
         config: The validated configuration.
         adapter: The trainer to work in.
         state: The run's folder and what has been done in it.
@@ -41,6 +67,7 @@ class Pipeline:
 
     def __init__(
         self,
+        task: Task,
         config: RunConfig,
         adapter: Adapter,
         state: RunState,
@@ -49,15 +76,16 @@ class Pipeline:
         verbose: bool = False,
         say: Callable[[str], None] | None = None,
     ) -> None:
+        self.task = task
         self.config = config
         self.adapter = adapter
         self.state = state
         self.folder = state.folder
         self.command = command
-        self.verbose = verbose
         self.say = say or (lambda line: print(line, file=sys.stderr, flush=True))
         self.current = "start"
         self.data = adapter.prepare_data(config.data, self.folder / "data")
+        self.jobs = Jobs(config, self.data, verbose)
 
     # -- the two jobs of the command line -----------------------------------------------------------------
 
@@ -69,7 +97,7 @@ class Pipeline:
         """Run every phase for every method and write the report; returns the report."""
         self._dense()
         info = self.adapter.inspect(str(self.folder / "dense.pt"))
-        allocation = self.allocate_for(self.config, info, self._scan(info))
+        allocation = allocate_for(self.task, self.config, info, self._scan(info))
         self.say(allocation.table())
         for method in self.config.method:
             self._compress_with(method, allocation)
@@ -78,37 +106,16 @@ class Pipeline:
 
     def retrain(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Train a pruned model on, its zeros held; returns the phases before and after."""
-        given = self._given_checkpoint()
+        given = self._given()
         info = self.adapter.inspect(given)
         body = [info.weights[layer.name] for layer in info.layers if layer.role == "body"]
         zeros = sum(int((w == 0).sum()) for w in body)
         # A dense layer may hold a chance zero, and constants of a head do.
         if zeros < 0.001 * sum(w.numel() for w in body):
             raise ConfigError(f"model={given} has no pruned weights; `train` is the verb for a dense model")
+        job = self.jobs.retraining(self.folder / "retrain", "masked retraining", given, None)
         before = self._evaluate("before", Path(given), 0, ())
-        return before, self._masked_retraining(self.folder, "", given)
-
-    @staticmethod
-    def allocate_for(config: RunConfig, info: ModelInfo, scanned: Path | None = None) -> Allocation:
-        """Decide how much of each layer is kept; ``scanned`` is the file of a sensitivity scan."""
-        prune = config.prune
-        return allocate(
-            info.layers,
-            projection=prune.projection,
-            method=prune.allocation,
-            keep=prune.keep,
-            target_compression=prune.target_compression,
-            compression_over=prune.compression_over,
-            model_parameters=info.parameters,
-            weights=info.weights,
-            ratios=prune.ratios,
-            sensitivity=scanned or prune.sensitivity or None,
-            include=prune.include,
-            exclude=prune.exclude,
-            dense_first=prune.dense_first,
-            dense_head=prune.dense_head,
-            groups=prune.groups,
-        )
+        return before, self._masked_retraining(job, "")
 
     def _scan(self, info: ModelInfo) -> Path | None:
         """Scan the dense model where the allocation needs it and no scan is given; resumable like the rest."""
@@ -116,46 +123,43 @@ class Pipeline:
             return None
         self._start("sensitivity scan")
         path = self.folder / "sensitivity.json"
-        scan_checkpoint(self.config, self.adapter, info, str(self.folder / "dense.pt"), self.data, path)
+        dense = str(self.folder / "dense.pt")
+        scan_checkpoint(self.config, self.adapter, info, dense, self.data, path, self.task.metric)
         return path
 
     # -- phases -------------------------------------------------------------------------------------------
 
     def _dense(self) -> dict[str, Any]:
         target = self.folder / "dense.pt"
-        job = self._job(
-            self.folder / "dense", self.config.dense_epochs, title="dense training", extra=self.config.dense
-        )
+        job = self.jobs.dense(self.folder / "dense")
         if not self.state.done("dense/train"):
             started = self._start("dense/train")
             if self.config.dense_epochs > 0:
                 self.adapter.train(job, resume=True)
-                source = job.folder + "/weights/last.pt"
+                source = self.adapter.last(job.folder)
             else:
-                source = self._given_checkpoint()
+                source = self._given()
             self.adapter.export(source, target, job)
             self.state.finish("dense/train", {"seconds": time.monotonic() - started})
         return self._evaluate("dense", target, self.config.dense_epochs, ("dense/train",))
 
-    def _given_checkpoint(self) -> str:
-        model = self.config.model
-        if not model.endswith(".pt"):
-            raise ConfigError(
-                f"model={model} is an architecture without weights; give a trained .pt, or train one first "
-                "with dense_epochs=N"
-            )
-        found, wanted = self.adapter.inspect(model).classes, self.adapter.classes(self.data)
+    def _given(self) -> str:
+        """The checkpoint that the user starts from; ConfigError where there is none or it is for other classes."""
+        config = self.config
+        start = self.adapter.given(config.model, config.weights, self.data, self.folder / "start.pt")
+        found, wanted = self.adapter.inspect(start).classes, self.adapter.classes(self.data)
         if found != wanted:
+            what = f"weights={config.weights}" if config.weights else f"model={config.model}"
             raise ConfigError(
-                f"model={model} predicts {found} classes but data={self.config.data} has {wanted}; train it on "
+                f"{what} predicts {found} classes but data={config.data} has {wanted}; train it on "
                 "that data first with dense_epochs=N"
             )
-        return model
+        return start
 
     def _compress_with(self, method: str, allocation: Allocation) -> None:
         folder = self.folder / method
-        engine = EngineSpec(method, self.config.epochs, tuple(allocation.specs()), asdict(self.config.slr))
-        job = self._job(folder / "train", self.config.epochs, title=f"{method} training", engine=engine)
+        groups = allocation.specs()
+        job = self.jobs.method(folder / "train", method, self.folder / "dense.pt", groups)
         if not self.state.done(f"{method}/train"):
             started = self._start(f"{method}/train")
             history = self.adapter.train(job, resume=True)
@@ -165,9 +169,9 @@ class Pipeline:
         hard = folder / "hard_pruned.pt"
         if not self.state.done(f"{method}/prune"):
             self._start(f"{method}/prune")
-            source = job.folder + "/weights/last.pt"
+            source = self.adapter.last(job.folder)
             weights = self.adapter.averaged(source)
-            masks = supports(build_groups(weights, engine.groups))
+            masks = supports(build_groups(weights, groups))
             kept = {name: weights[name].masked_fill(~mask, 0.0) for name, mask in masks.items()}
             self.adapter.export(source, hard, replace(job, title=f"{method} hard_prune"), kept)
             self.state.finish(f"{method}/prune", {})
@@ -186,36 +190,28 @@ class Pipeline:
             latest = target
 
         if self.config.retrain_epochs > 0:
-            self._masked_retraining(folder, f"{method}/", str(latest))
+            title = f"{method} masked retraining"
+            dense = self.folder / "dense.pt"
+            retraining = self.jobs.retraining(folder / "retrain", title, str(latest), dense)
+            self._masked_retraining(retraining, f"{method}/")
             latest = folder / "retrained.pt"
         atomic_write(folder / "pruned.pt", latest.read_bytes())
 
-    def _masked_retraining(self, folder: Path, prefix: str, start: str) -> dict[str, Any]:
-        epochs = self.config.retrain_epochs
-        target = folder / "retrained.pt"
-        job = self._job(
-            folder / "retrain",
-            epochs,
-            title=f"{prefix.replace('/', ' ')}masked retraining",
-            model=start,
-            keep_zeros=True,
-            extra=self.config.retrain,
-        )
+    def _masked_retraining(self, job: TrainJob, prefix: str) -> dict[str, Any]:
+        target = Path(job.folder).with_name("retrained.pt")
         if not self.state.done(f"{prefix}retrain_train"):
             started = self._start(f"{prefix}retrain_train")
             self.adapter.train(job, resume=True)
-            self.adapter.export(job.folder + "/weights/last.pt", target, job)
+            self.adapter.export(self.adapter.last(job.folder), target, job)
             self.state.finish(f"{prefix}retrain_train", {"seconds": time.monotonic() - started})
-        return self._evaluate(f"{prefix}retrain", target, epochs, (f"{prefix}retrain_train",))
+        return self._evaluate(f"{prefix}retrain", target, job.epochs, (f"{prefix}retrain_train",))
 
     def _evaluate(self, phase: str, checkpoint: Path, epochs: int, cost: tuple[str, ...]) -> dict[str, Any]:
         if self.state.done(phase):
             return self.state.phases[phase]
         self._start(phase)
-        metrics = self.adapter.evaluate(
-            EvalJob(str(checkpoint), str(self.data), self.config.train, self.config.device, self.verbose)
-        )
-        self.say(f"{phase}: AP50 {metrics['AP50']:.3f}, AP {metrics['AP']:.3f}  ({checkpoint})")
+        metrics = self.adapter.evaluate(self.jobs.evaluation(checkpoint))
+        self.say(f"{phase}: {self.task.scores(metrics)}  ({checkpoint})")
         seconds = sum(self.state.phases.get(name, {}).get("seconds", 0.0) for name in cost)
         return self.state.finish(
             phase,
@@ -234,7 +230,8 @@ class Pipeline:
         results = {method: self._result(method, allocation) for method in methods}
         first = methods[0]
         report = {
-            "task": "detect",
+            "task": self.task.report_task,
+            "metric": self.task.metric,
             "name": self.folder.name,
             "command": self.command,
             "seed": self.config.seed,
@@ -275,29 +272,3 @@ class Pipeline:
     def _start(self, phase: str) -> float:
         self.current = phase
         return time.monotonic()
-
-    def _job(
-        self,
-        folder: Path,
-        epochs: int,
-        *,
-        title: str,
-        model: str | None = None,
-        engine: EngineSpec | None = None,
-        keep_zeros: bool = False,
-        extra: Mapping[str, Any] | None = None,
-    ) -> TrainJob:
-        start = model or (str(self.folder / "dense.pt") if engine is not None else self.config.model)
-        return TrainJob(
-            model=start,
-            data=str(self.data),
-            folder=str(folder),
-            epochs=epochs,
-            args={**self.config.train, **(extra or {})},
-            engine=engine,
-            keep_zeros=keep_zeros,
-            title=title,
-            seed=self.config.seed,
-            device=self.config.device,
-            verbose=self.verbose,
-        )

@@ -1,11 +1,11 @@
-"""The run that needs nothing: settings of the embedded default, and the help text that lists every setting."""
+"""The runs that need nothing: settings of the embedded defaults, and the help texts that list every setting."""
 
 from __future__ import annotations
 
 from typing import Any
 
 #: What ``python -m slr_det.yolo`` does without arguments; ``configs/yolo/shapes.yaml`` holds the same settings.
-PRESET: dict[str, Any] = {
+YOLO: dict[str, Any] = {
     "name": "shapes",
     "data": "shapes",
     "model": "yolov3-tiny-slim.yaml",
@@ -35,19 +35,66 @@ PRESET: dict[str, Any] = {
     "retrain": {"lr0": 0.005},
 }
 
-SETTINGS = """settings (key=value, or a YAML file with the same keys):
-  model=FILE.pt|FILE.yaml    a trained checkpoint, or an architecture together with dense_epochs=N
-  data=...                   a data YAML, a COCO JSON, a folder in COCO or YOLO layout, or 'shapes' (generated)
+#: What ``python -m slr_det.classify`` does without arguments; ``configs/classify/digits.yaml`` holds the same settings.
+CLASSIFY: dict[str, Any] = {
+    "name": "digits",
+    "data": "digits",
+    "model": "digits-cnn",
+    "method": ["slr", "admm", "gradual", "oneshot"],
+    "dense_epochs": 10,
+    "epochs": 7,
+    "retrain_epochs": 3,
+    "prune": {"target_compression": "20x"},
+    "train": {
+        "batch": 32,
+        "optimizer": "sgd",
+        "lr": 0.05,
+        "momentum": 0.9,
+        "weight_decay": 0.0005,
+        "schedule": "cosine",
+        "warmup_epochs": 0,
+        "workers": 0,
+    },
+    "dense": {"lr": 0.1, "warmup_epochs": 1},
+    "retrain": {"lr": 0.01},
+}
+
+_RUN = """\
   name=, project=            the run's folder is project/name; seed=0
   method=slr,admm            slr, admm, penalty, gradual, oneshot; each at the same budget
+  recipe=paper               a named set of settings; a file's and the command line's own win
   epochs=, retrain_epochs=   training under the method; masked retraining after pruning
-  dense_epochs=              dense training first, where the model is an architecture
-  prune.target_compression=  3.33x over the whole model; or prune.keep=0.3 of the pruned layers
+"""
+_PRUNE = """\
+  prune.target_compression=  {rate} over the whole model; or prune.keep=0.3 of the pruned layers
   prune.projection=          unstructured, n:m (as 2:4), filter, channel, block (as block:4x4), kernel_pattern
   prune.allocation=          uniform, erk, global, layerwise (with prune.ratios=FILE), sensitivity
   prune.include=, exclude=   globs of parameter names; prune.dense_first=, prune.dense_head=true
   slr.rho=0.1 slr.M=300 slr.r=0.1 slr.s0=0.01 slr.stepsize=contractive slr.objective=running
+"""
+
+YOLO_SETTINGS = f"""settings (key=value, or a YAML file with the same keys):
+  model=FILE.pt|FILE.yaml    a trained checkpoint, or an architecture together with dense_epochs=N
+  data=...                   a data YAML, a COCO JSON, a folder in COCO or YOLO layout, or 'shapes' (generated)
+{_RUN}\
+  dense_epochs=              dense training first, where the model is an architecture
+{_PRUNE.format(rate="3.33x")}\
   min.map50=0.35             exit with 1 where the final model is below
   anything else              an argument of the trainer: imgsz=640 batch=16 lr0=0.01 optimizer=SGD ...
   dense.lr0=, retrain.lr0=   what differs in dense training and in masked retraining
+"""
+
+CLASSIFY_SETTINGS = f"""settings (key=value, or a YAML file with the same keys):
+  model=NAME|FILE.pt         an architecture together with weights= or dense_epochs=N, or a checkpoint of slr_det
+  weights=FILE|pretrained    weights for an architecture: a local file, or those that timm publishes for it
+  data=...                   a folder of pictures with a folder for each class, or 'digits' (needs no download)
+{_RUN}\
+  dense_epochs=              dense training first: from random weights, or from weights=
+  iterations_per_epoch=1     iterations of the method in each epoch
+  one_schedule=false         one learning-rate schedule over epochs and retrain_epochs together
+  distill=0.0                share of the loss that learns from the dense model; distill_temperature=2.0
+{_PRUNE.format(rate="20x")}\
+  min.top1=0.9               exit with 1 where the final model is below
+  anything else              an argument of the trainer: lr=0.01 batch=128 optimizer=sgd size=224 augment=... ...
+  dense.lr=, retrain.lr=     what differs in dense training and in masked retraining
 """

@@ -22,7 +22,7 @@ class RunState:
     Args:
         folder: The run's folder.
         phases: Results by phase, such as ``dense`` or ``slr/hard_prune``.
-        fingerprint: SHA-256 of the model file the run started from; empty for an architecture.
+        fingerprint: Of the files that the run started from, see :func:`fingerprint_of`.
         verb: What the run does: ``compress``, ``train`` or ``retrain``.
     """
 
@@ -35,7 +35,7 @@ class RunState:
     @classmethod
     def create(cls, folder: Path, config: RunConfig, verb: str) -> RunState:
         """Start a new run in ``folder``, which must not hold one."""
-        state = cls(folder, {}, fingerprint_of(config.model), verb)
+        state = cls(folder, {}, fingerprint_of(config.model, config.weights), verb)
         config.dump(folder / CONFIG_FILE)
         state.save()
         return state
@@ -64,13 +64,13 @@ class RunState:
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{folder / STATE_FILE}: is damaged ({error}); start a new run") from error
 
-    def check_model(self, model: str) -> None:
-        """Raise CheckpointError where the run was started from another model file than is there now."""
-        found = fingerprint_of(model)
-        if found != self.fingerprint:
+    def check_start(self, config: RunConfig) -> None:
+        """Raise CheckpointError where the run was started from other model or weights files than are there now."""
+        if fingerprint_of(config.model, config.weights) != self.fingerprint:
+            weights = f" with the weights '{config.weights}'" if config.weights else ""
             raise CheckpointError(
-                f"{self.folder}: was started from another model than '{model}' is now (its content has changed); "
-                "restore that file, or start a new run"
+                f"{self.folder}: was started from another model than '{config.model}'{weights} is now (its content "
+                "has changed); restore that file, or start a new run"
             )
 
     def done(self, phase: str) -> bool:
@@ -94,13 +94,15 @@ class RunState:
         atomic_write(self.folder / STATE_FILE, json.dumps(state, indent=1))
 
 
-def fingerprint_of(model: str) -> str:
-    """SHA-256 of a file, in hexadecimal; empty where there is no such file (an architecture known by name)."""
-    path = Path(model)
-    if not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def fingerprint_of(*names: str) -> str:
+    """SHA-256 of files, in hexadecimal, joined by ``+``; names that are no files, as of architectures, are left out."""
+    digests = []
+    for name in names:
+        path = Path(name)
+        if path.is_file():
+            with path.open("rb") as file:
+                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return "+".join(digests)
 
 
 def new_folder(project: str, name: str) -> Path:

@@ -13,9 +13,15 @@ from slr_det.sensitivity import SensitivityTable, scan
 
 
 def scan_checkpoint(
-    config: RunConfig, adapter: Adapter, info: ModelInfo, checkpoint: str, data: Path, cache: Path
+    config: RunConfig,
+    adapter: Adapter,
+    info: ModelInfo,
+    checkpoint: str,
+    data: Path,
+    cache: Path,
+    metric: str,
 ) -> SensitivityTable:
-    """AP50 of the checkpoint with each layer alone pruned at several ratios.
+    """``metric`` of the checkpoint with each layer alone pruned at several ratios.
 
     The table goes to ``cache`` (JSON, after every layer: an interrupted scan continues) and its heat map to a PNG
     beside it.
@@ -28,11 +34,11 @@ def scan_checkpoint(
         def evaluate() -> float:
             adapter.export(checkpoint, candidate, job, info.weights)
             metrics = adapter.evaluate(EvalJob(str(candidate), str(data), config.train, config.device))
-            return float(metrics["AP50"])
+            return float(metrics[metric])
 
         layers = [
             x for x in info.layers if x.role == "body" and not matches_any(x.name, config.prune.exclude)
         ]
         table = scan(layers, evaluate, info.weights, config.prune.scan_ratios, projection, cache=cache)
-    table.plot(cache.with_suffix(".png"), metric="AP50")
+    table.plot(cache.with_suffix(".png"), metric=metric)
     return table

@@ -39,6 +39,7 @@ def allocate(
     exclude: Sequence[str] = (),
     dense_first: bool = True,
     dense_head: bool = True,
+    head: str = "detection head",
     groups: Sequence[Mapping[str, Any]] = (),
 ) -> Allocation:
     """Choose how much of each layer stays.
@@ -71,6 +72,7 @@ def allocate(
         exclude: Globs of layers that stay dense.
         dense_first: Leave layers of the role ``first`` dense unless they are named in full.
         dense_head: Leave layers of the role ``head`` dense unless they are named in full.
+        head: What such a layer is called in tables and messages.
         groups: Layers that share a budget: mappings with ``name``, ``params`` (globs), ``keep`` (optional: the global
             ratio), ``projection`` and ``coupled``.
 
@@ -110,6 +112,7 @@ def allocate(
         exclude=exclude,
         dense_first=dense_first,
         dense_head=dense_head,
+        head=head,
         groups=groups,
         default_keep=keep is not None
         or (target is not None and method != "layerwise")

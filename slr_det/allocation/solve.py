@@ -112,8 +112,8 @@ class Solver:
         parts = [f"{x.name} ({x.numel:,} weights, {choice.reasons[x.name]})" for x in skipped]
         reasons = " ".join(choice.reasons.values())
         advice = []
-        if "detection head" in reasons:
-            advice.append("prune the head (prune.dense_head=false)")
+        if choice.head in choice.reasons.values():
+            advice.append(f"prune the {choice.head} (prune.dense_head=false)")
         if "first layer" in reasons:
             advice.append("prune the first layer (prune.dense_first=false)")
         if "excluded" in reasons or "not included" in reasons:

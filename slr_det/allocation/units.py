@@ -61,6 +61,7 @@ class Choice:
     units: list[Unit] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    head: str = "detection head"
 
 
 def choose_units(
@@ -72,6 +73,7 @@ def choose_units(
     exclude: Sequence[str],
     dense_first: bool,
     dense_head: bool,
+    head: str,
     groups: Sequence[Mapping[str, Any]],
     default_keep: bool,
 ) -> Choice:
@@ -81,9 +83,10 @@ def choose_units(
     head, depthwise or of an unknown kind. ``exclude`` always wins.
 
     Args:
+        head: What a layer of the role ``head`` is called in the reason.
         default_keep: Layers without a ratio or group of their own take part (a global ratio or target covers them).
     """
-    choice = Choice()
+    choice = Choice(head=head)
     names = [layer.name for layer in layers]
     excluded, _, problems = match_globs(exclude, names, "exclude")
     included, named, more = match_globs(include, names, "include")
@@ -117,7 +120,7 @@ def choose_units(
         elif include and name not in included and group is None:
             reason = "not included"
         else:
-            reason = _dense_by_nature(layer, *flags, named=name in named) or own.check(layer.shape)
+            reason = _dense_by_nature(layer, *flags, head, named=name in named) or own.check(layer.shape)
         if reason is None and group is None:
             if name in found:
                 reason = "its ratio keeps everything" if found[name] == 1.0 else None
@@ -150,13 +153,15 @@ def _with_layers(unit: Unit, members: Mapping[str, Sequence[Layer]], problems: l
     return unit
 
 
-def _dense_by_nature(layer: Layer, dense_first: bool, dense_head: bool, *, named: bool) -> str | None:
+def _dense_by_nature(
+    layer: Layer, dense_first: bool, dense_head: bool, head: str, *, named: bool
+) -> str | None:
     if layer.kind == "other" and not named:
         return "not a conv or linear weight"
     if layer.role == "first" and dense_first:
         return "first layer"
     if layer.role == "head" and dense_head:
-        return "detection head"
+        return head
     return "depthwise" if layer.depthwise and not named else None
 
 

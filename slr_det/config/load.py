@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from slr_det.allocation.ratios import to_number
 from slr_det.config.readers import Wrong, number
+from slr_det.config.recipes import RECIPES, recipe_defaults
 from slr_det.config.schema import PASSED_THROUGH, SECTIONS, PruneConfig, RunConfig, known_keys
+from slr_det.config.sources import Entry, flatten, from_words, look_beside, read_content
 from slr_det.errors import ConfigError, nearest
 from slr_det.methods import Hyper
-from slr_det.yamlio import parse_value, read_yaml
 
-COMMAND_LINE = "command line"
 # A setting of one of these in a later layer replaces the other in an earlier one: --compression beats a file's keep.
 EXCLUSIVE = ("prune.keep", "prune.target_compression")
-TEXT_KEYS = ("model", "data", "name", "project")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One setting as it was found."""
-
-    value: Any
-    origin: str
 
 
 def load_config(
@@ -35,8 +26,13 @@ def load_config(
     defaults: Mapping[str, Any] | None = None,
     trainer_keys: Collection[str] = (),
     required: Collection[str] = ("model",),
+    task: str | None = None,
+    unsupported: Mapping[str, str] | None = None,
 ) -> RunConfig:
-    """Read a run's configuration: ``defaults``, then ``source``, then ``overrides``; the later one wins.
+    """Read a run's configuration: ``defaults``, a recipe, ``source``, then ``overrides``; the later one wins.
+
+    The recipe is the one that the last of the others to name one names, so that a command line's ``recipe=`` puts its
+    settings under a file's: what a file says itself is not undone by a name.
 
     Args:
         source: Path of a YAML file, the mapping such a file holds, or None.
@@ -46,6 +42,9 @@ def load_config(
         trainer_keys: Arguments of the trainer. Bare keys among them go to ``train``; what is in ``train``,
             ``dense`` and ``retrain`` is checked against them. Empty accepts any in these sections.
         required: Keys that must not be empty in the end.
+        task: The task of the command line, where there is one: the settings of another are refused.
+        unsupported: Keys that the trainer cannot serve, each with what to do instead
+            (:meth:`slr_det.adapter.Adapter.unsupported`); any value but the default is refused.
 
     Raises:
         ConfigError: Everything that is wrong, one sentence each, with the file or ``command line`` and the key.
@@ -53,16 +52,17 @@ def load_config(
     problems: list[str] = []
     entries: dict[str, Entry] = {}
     file = None if source is None or isinstance(source, Mapping) else str(source)
-    content = _content(source, problems)
+    content = read_content(source, problems)
     if problems:  # what the file would have said is unknown, so nothing else can be judged
         raise ConfigError(problems)
     layers = [
-        _flatten(defaults or {}, "defaults", trainer_keys, problems),
-        _flatten(content, file or "configuration", trainer_keys, problems),
-        _from_words(overrides, trainer_keys, problems),
+        flatten(defaults or {}, "defaults", trainer_keys, problems),
+        flatten(content, file or "configuration", trainer_keys, problems),
+        from_words(overrides, trainer_keys, problems),
     ]
     if file is not None:
-        _look_beside(Path(file), layers[1])
+        look_beside(Path(file), layers[1])
+    layers.insert(1, _recipe(layers, trainer_keys, problems))
     for layer in layers:
         given = [key for key in EXCLUSIVE if key in layer and layer[key].value is not None]
         if len(given) == 1:
@@ -72,7 +72,13 @@ def load_config(
     values = _read(entries, set(trainer_keys), problems)
     _check_together(values, entries, problems)
     name = "run" if file is None else Path(file).stem
-    config = _build(values, entries, {"name": name}, problems)
+    config = _build(values, entries, {"name": name, "task": task or RunConfig.task}, problems)
+    if task is not None and config.task != task:
+        problems.append(
+            f"{entries['task'].origin}: task is '{config.task}', but this is the command line for '{task}'; "
+            f"use python -m slr_det.{config.task}"
+        )
+    problems += _unsupported(config, entries, unsupported or {})
     problems += [
         f"{key} is not given; add {key}=... to the command"
         for key in required
@@ -83,11 +89,32 @@ def load_config(
     return config
 
 
-def parse_pairs(words: Sequence[str], where: str) -> dict[str, float]:
+def _recipe(
+    layers: Sequence[Mapping[str, Entry]], trainer_keys: Collection[str], problems: list[str]
+) -> dict[str, Entry]:
+    """The settings of the recipe that is asked for; none for a name that is no recipe, which is reported when read."""
+    named = [layer["recipe"].value for layer in layers if "recipe" in layer]
+    if not named or not isinstance(named[-1], str) or named[-1] not in RECIPES:
+        return {}
+    return flatten(recipe_defaults(named[-1]), f"recipe '{named[-1]}'", trainer_keys, problems)
+
+
+def _unsupported(
+    config: RunConfig, entries: Mapping[str, Entry], unsupported: Mapping[str, str]
+) -> list[str]:
+    return [
+        f"{entries[field.name].origin}: {field.name} is {_shown(getattr(config, field.name))}, "
+        f"but {unsupported[field.name]}"
+        for field in fields(config)
+        if field.name in unsupported and getattr(config, field.name) != field.default
+    ]
+
+
+def parse_pairs(words: Sequence[str], where: str, example: str = "map50=0.35") -> dict[str, float]:
     """Numbers written ``name=value``, as ``--min map50=0.35`` has them.
 
     Raises:
-        ConfigError: For every word that is not of that form; ``where`` names the option.
+        ConfigError: For every word that is not of that form; ``where`` names the option, ``example`` is right.
     """
     pairs: dict[str, float] = {}
     problems: list[str] = []
@@ -95,85 +122,12 @@ def parse_pairs(words: Sequence[str], where: str) -> dict[str, float]:
         name, _, value = word.partition("=")
         found = to_number(value)
         if not name or found is None:
-            problems.append(f"{where} {word!r}: expected name=number, such as map50=0.35")
+            problems.append(f"{where} {word!r}: expected name=number, such as {example}")
         else:
             pairs[name] = found
     if problems:
         raise ConfigError(problems)
     return pairs
-
-
-def _content(source: str | Path | Mapping[str, Any] | None, problems: list[str]) -> Mapping[str, Any]:
-    if source is None or isinstance(source, Mapping):
-        return source or {}
-    try:
-        content = read_yaml(source)
-    except ConfigError as error:
-        problems += error.problems
-        return {}
-    if content is None:
-        return {}
-    if not isinstance(content, Mapping):
-        problems.append(f"{source}: expected settings as 'key: value', got {type(content).__name__}")
-        return {}
-    return content
-
-
-def _flatten(
-    content: Mapping[str, Any], origin: str, trainer_keys: Collection[str], problems: list[str]
-) -> dict[str, Entry]:
-    """Settings by dotted key; bare arguments of the trainer move into ``train``."""
-    entries: dict[str, Entry] = {}
-    for raw, value in content.items():
-        key = str(raw)
-        if key in SECTIONS and key != "paper":
-            if isinstance(value, Mapping):
-                entries |= {f"{key}.{inner}": Entry(item, origin) for inner, item in value.items()}
-            elif value is not None:
-                problems.append(f"{origin}: {key} is {value!r}, expected a section with keys of its own")
-        else:
-            entries[_placed(key, trainer_keys)] = Entry(value, origin)
-    return entries
-
-
-def _look_beside(file: Path, entries: dict[str, Entry]) -> None:
-    """A file that a configuration names may stand beside it."""
-    for key in ("prune.ratios", "prune.sensitivity"):
-        entry = entries.get(key)
-        if (
-            entry is not None
-            and isinstance(entry.value, str)
-            and entry.value
-            and not Path(entry.value).exists()
-        ):
-            beside = file.parent / entry.value
-            if beside.exists():
-                entries[key] = Entry(str(beside), entry.origin)
-
-
-def _from_words(words: Sequence[str], trainer_keys: Collection[str], problems: list[str]) -> dict[str, Entry]:
-    entries: dict[str, Entry] = {}
-    for word in words:
-        key, equals, raw = word.partition("=")
-        key = key.strip()
-        if not equals or not key:
-            problems.append(f"{COMMAND_LINE}: '{word}' is not a setting; write key=value")
-            continue
-        try:
-            # A name such as 1.10 or a path must not be read as a number first.
-            value = raw if key in TEXT_KEYS else parse_value(raw)
-        except ConfigError as error:
-            problems += [f"{COMMAND_LINE}: {key}: {problem}" for problem in error.problems]
-            continue
-        if key in SECTIONS:
-            entries |= _flatten({key: value}, COMMAND_LINE, trainer_keys, problems)
-        else:
-            entries[_placed(key, trainer_keys)] = Entry(value, COMMAND_LINE)
-    return entries
-
-
-def _placed(key: str, trainer_keys: Collection[str]) -> str:
-    return f"train.{key}" if key in trainer_keys and key not in known_keys() else key
 
 
 def _read(entries: Mapping[str, Entry], trainer_keys: set[str], problems: list[str]) -> dict[str, Any]:
@@ -212,7 +166,7 @@ def _hint(key: str, known: Collection[str], trainer_keys: Collection[str]) -> st
     leaves: dict[str, str] = {}
     for name in [*trainer_keys, *sorted(known, reverse=True)]:
         leaves[name.rpartition(".")[2]] = name
-    leaves["min"] = "min.map50"
+    leaves["min"] = "min.METRIC"
     if leaf in leaves and leaves[leaf] != key:
         return f" (did you mean '{leaves[leaf]}'?)"
     full = nearest(key, [*known, *trainer_keys])

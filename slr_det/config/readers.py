@@ -14,6 +14,9 @@ from slr_det.errors import CheckpointError, ConfigError, nearest
 from slr_det.projections import Projection
 from slr_det.sensitivity import SensitivityTable
 
+PRETRAINED = "pretrained"
+CHECKPOINT_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".safetensors")
+
 Reader = Callable[[Any], Any]
 """Takes a value, returns it converted, or raises :class:`Wrong` (what was expected) or ConfigError (sentences)."""
 
@@ -48,10 +51,21 @@ def device(value: Any) -> str:
 
 
 def model(value: Any) -> str:
-    """A model file; a checkpoint has to exist, an architecture may be one that the trainer ships."""
+    """A model as its trainer names it; what is called like a checkpoint file has to exist."""
     path = text(value)
-    if path.endswith((".pt", ".pth")) and not Path(path).is_file():
+    if path.endswith(CHECKPOINT_SUFFIXES) and not Path(path).is_file():
         raise Wrong("expected an existing file; give the path of a local checkpoint (nothing is downloaded)")
+    return path
+
+
+def weights(value: Any) -> str:
+    """Weights for an architecture: nothing, a local file, or the word that asks for the published ones."""
+    path = text(value)
+    if path and path != PRETRAINED and not Path(path).is_file():
+        hint = nearest(path, [PRETRAINED])
+        raise Wrong(
+            f"expected an existing file, or '{PRETRAINED}' for the weights that the trainer publishes{hint}"
+        )
     return path
 
 
@@ -79,6 +93,22 @@ def number(value: Any) -> float:
     found = to_number(value)
     if found is None or not math.isfinite(found):
         raise Wrong("expected a number")
+    return found
+
+
+def positive(value: Any) -> float:
+    """A finite number above 0."""
+    found = to_number(value)
+    if found is None or not math.isfinite(found) or found <= 0.0:
+        raise Wrong("expected a number above 0")
+    return found
+
+
+def share(value: Any) -> float:
+    """A part of a whole."""
+    found = to_number(value)
+    if found is None or not 0.0 <= found <= 1.0:
+        raise Wrong("expected a share in [0, 1]")
     return found
 
 

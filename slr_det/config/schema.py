@@ -11,6 +11,7 @@ from slr_det import methods
 from slr_det.allocation import METHODS as ALLOCATIONS
 from slr_det.allocation import Ratios
 from slr_det.config import readers as read
+from slr_det.config.recipes import RECIPES
 from slr_det.files import atomic_write
 from slr_det.methods import Hyper
 from slr_det.sensitivity import RATIOS
@@ -67,16 +68,24 @@ class RunConfig:
 
     Attributes:
         task: The command line this is for.
-        model: Checkpoint, or architecture file together with ``dense_epochs``.
+        model: Checkpoint, or architecture together with ``dense_epochs`` or ``weights``.
+        weights: Weights that an architecture starts from: a local file, or ``pretrained`` for those that the trainer
+            publishes; empty for none.
         data: Data set as the adapter names it; empty where none is needed.
         name: The run's folder in ``project``.
         project: Folder of the runs.
         seed: Seed of everything random.
         device: In the trainer's notation; empty lets it choose.
         method: Pruning methods, each run at the same budget.
-        epochs: Epochs of training under the method; one epoch is one iteration.
+        recipe: Name of a set of settings in :mod:`slr_det.config.recipes`, used where the run says nothing else.
+        epochs: Epochs of training under the method.
         retrain_epochs: Epochs of masked retraining after hard pruning; 0 for none.
-        dense_epochs: Epochs of dense training first; 0 takes the weights of ``model``.
+        dense_epochs: Epochs of dense training first; 0 takes the weights of ``model`` as they are.
+        iterations_per_epoch: Iterations of the method in each epoch.
+        one_schedule: Training under the method and masked retraining share one learning-rate schedule.
+        distill: Share of the loss that pulls towards the dense model's predictions, in [0, 1], under the method and
+            in masked retraining.
+        distill_temperature: Temperature of that part's softmax.
         bn_recalibrate: Re-estimate batch-norm statistics after hard pruning.
         prune: What is pruned.
         slr: Hyperparameters of the methods.
@@ -89,15 +98,21 @@ class RunConfig:
 
     task: str = "yolo"
     model: str = ""
+    weights: str = ""
     data: str = ""
     name: str = "run"
     project: str = "runs"
     seed: int = 0
     device: str = ""
     method: tuple[str, ...] = ("slr",)
+    recipe: str = "paper"
     epochs: int = 15
     retrain_epochs: int = 5
     dense_epochs: int = 0
+    iterations_per_epoch: int = 1
+    one_schedule: bool = False
+    distill: float = 0.0
+    distill_temperature: float = 2.0
     bn_recalibrate: bool = True
     prune: PruneConfig = field(default_factory=PruneConfig)
     slr: Hyper = field(default_factory=Hyper)
@@ -126,15 +141,21 @@ def known_keys() -> dict[str, read.Reader]:
     keys: dict[str, read.Reader] = {
         "task": read.choice(TASKS),
         "model": read.model,
+        "weights": read.weights,
         "data": read.text,
         "name": read.text,
         "project": read.text,
         "seed": read.whole(0),
         "device": read.device,
         "method": read.choices(methods.names()),
+        "recipe": read.choice(RECIPES),
         "epochs": read.whole(1),
         "retrain_epochs": read.whole(0),
         "dense_epochs": read.whole(0),
+        "iterations_per_epoch": read.whole(1),
+        "one_schedule": read.flag,
+        "distill": read.share,
+        "distill_temperature": read.positive,
         "bn_recalibrate": read.flag,
         "prune.projection": read.projection,
         "prune.allocation": read.choice(ALLOCATIONS),

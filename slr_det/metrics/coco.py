@@ -13,7 +13,7 @@ from typing import Any
 
 from slr_det.data.reading import load_json
 from slr_det.errors import ConfigError, MissingExtraError, nearest
-from slr_det.metrics.coco_input import check_detections, complete_truth, is_finite
+from slr_det.metrics.coco_input import check_detections, complete_truth
 
 #: The twelve official numbers, in the order in which pycocotools prints them.
 STATS: tuple[str, ...] = (
@@ -137,41 +137,6 @@ def score(
         for line in result.lines:
             out(line)
     return result
-
-
-def check_minimum(metrics: Mapping[str, Any], minimum: Mapping[str, float]) -> list[str]:
-    """Return one sentence for each metric that is below its minimum; empty when all are reached.
-
-    Args:
-        metrics: Numbers by name, such as ``CocoResult.metrics``.
-        minimum: Least accepted values by name; the names of ``METRIC_ALIASES`` serve too, in any case of letters.
-
-    Raises:
-        ConfigError: a name that is no metric here (with the nearest one); a minimum that is not a number.
-    """
-    numbers = {
-        k: float(v) for k, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)
-    }
-    aliases = {alias: name for alias, name in METRIC_ALIASES.items() if name in numbers}
-    known = {name.lower(): name for name in numbers} | aliases
-    problems = [
-        f"--min: no metric '{name}'{nearest(name.lower(), known)}; there are {', '.join([*aliases, *numbers])}"
-        for name in minimum
-        if name.lower() not in known
-    ]
-    problems += [
-        f"--min: {name}={value!r}, expected a number"
-        for name, value in minimum.items()
-        if not is_finite(value)
-    ]
-    if problems:
-        raise ConfigError(problems)
-    failures = []
-    for name, least in minimum.items():
-        value = numbers[known[name.lower()]]
-        if not value >= least:  # a NaN fails too
-            failures.append(f"{name} is {value:.4f}, below the minimum of {least:g}")
-    return failures
 
 
 def _pycocotools() -> tuple[Any, Any, Any]:

@@ -13,7 +13,7 @@ import pytest
 from sample_sets import coco, sample, write_json
 
 from slr_det.errors import ConfigError, DataError, MissingExtraError
-from slr_det.metrics.coco import METRIC_ALIASES, STATS, CocoResult, check_minimum, evaluate, score
+from slr_det.metrics.coco import STATS, CocoResult, evaluate, score
 
 pytest.importorskip("pycocotools", reason='needs the yolo extra: uv pip install "slr-det[yolo]"')
 
@@ -320,23 +320,3 @@ def test_a_missing_pycocotools_names_the_command(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     with pytest.raises(MissingExtraError, match=r'pip install "slr-det\[yolo\]"'):
         evaluate(TRUTH, [])
-
-
-def test_minimum_names_each_metric_below_it() -> None:
-    metrics = {"AP": 0.31, "AP50": 0.52, "AR100": 0.4, "per_class": {}, "trainer_map50": 0.5}
-    assert METRIC_ALIASES == {"map50": "AP50", "map": "AP", "map75": "AP75"}
-    assert check_minimum(metrics, {"map50": 0.52, "map": 0.3, "AR100": 0.1}) == []
-    assert check_minimum(metrics, {"map50": 0.5201, "AP": 0.3}) == [
-        "map50 is 0.5200, below the minimum of 0.5201"
-    ]
-    assert len(check_minimum(metrics, {"mAP50": 0.6, "ap": 0.6})) == 2
-    assert check_minimum({"AP": float("nan")}, {"map": 0.1}) == ["map is nan, below the minimum of 0.1"]
-
-
-def test_all_unknown_minima_are_reported_at_once() -> None:
-    with pytest.raises(ConfigError) as caught:
-        check_minimum({"AP": 0.3, "AP50": 0.5}, {"map5": 0.1, "recal": 0.2, "AP": float("nan")})
-    assert len(caught.value.problems) == 3
-    assert "no metric 'map5' (did you mean 'map50'?)" in str(caught.value)
-    with pytest.raises(ConfigError, match="no metric 'map75'"):  # an alias of what was not measured
-        check_minimum({"AP": 0.3}, {"map75": 0.1})

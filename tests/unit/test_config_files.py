@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
-from slr_det.adapter import load_adapter
+from slr_det import classify, yolo
+from slr_det.adapter import Adapter, load_adapter
 from slr_det.allocation import allocate
 from slr_det.config import RunConfig, load_config
 from slr_det.errors import ConfigError, MissingExtraError
 from slr_det.layers import make_layer
 
 ROOT = Path(__file__).parents[2]
+TASKS = {"yolo": yolo.TASK, "classify": classify.TASK}
 FILES = sorted((ROOT / "configs").rglob("*.yaml"))
 # Zhou et al., Table 5: rate, epochs, AP50 x100 of the dense model, of ADMM and of SLR.
 TABLE_5 = {
@@ -36,29 +39,40 @@ def launch_command(path: Path) -> list[str]:
     return shlex.split(" ".join(lines))
 
 
-@pytest.fixture(scope="module")
-def trainer_keys() -> frozenset[str]:
+@functools.cache
+def adapter_named(name: str) -> Adapter:
     try:
-        return load_adapter("ultralytics").trainer_keys()
+        return load_adapter(name)
     except (ConfigError, MissingExtraError, ImportError) as error:
-        pytest.skip(f"the ultralytics adapter is not installed ({error})")
+        pytest.skip(f"the {name} adapter is not installed ({error})")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_launch_command_loads_the_file(
-    path: Path, trainer_keys: frozenset[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The folder in configs/ is the task: its command line, its adapter."""
+    task = TASKS[path.relative_to(ROOT / "configs").parts[0]]
+    adapter = adapter_named(task.adapter)
     words = launch_command(path)
-    assert words[:4] == ["python", "-m", "slr_det.yolo", "--config"]
+    assert words[:4] == [*task.module.split(), "--config"]
     assert words[4] == str(path.relative_to(ROOT))
     settings = [word for word in words[5:] if re.match(r"\w+=", word)]
     monkeypatch.chdir(tmp_path)
     for setting in settings:
-        if setting.startswith("model=") and setting.endswith(".pt"):
-            Path(setting.removeprefix("model=")).write_bytes(b"")
-    config = load_config(path, settings, trainer_keys=trainer_keys, required=("model", "data"))
-    assert config.name == path.stem and config.method == ("slr",)
-    assert config.dense_epochs > 0 or config.model.endswith(".pt")
+        key, _, value = setting.partition("=")
+        if key in ("model", "weights") and Path(value).suffix:
+            Path(value).write_bytes(b"")
+    config = load_config(
+        path,
+        settings,
+        trainer_keys=adapter.trainer_keys(),
+        required=("model", "data"),
+        task=task.name,
+        unsupported=adapter.unsupported(),
+    )
+    assert config.name == path.stem and config.method[0] == "slr"
+    assert config.dense_epochs > 0 or config.weights or adapter.is_checkpoint(config.model)
     layers = [make_layer("a", (64, 64, 3, 3)), make_layer("b", (128, 64, 1, 1))]
     allocation = allocate(
         layers, projection=config.prune.projection, target_compression=config.prune.target_compression

@@ -36,6 +36,16 @@ OWNED_ARGUMENTS = {
 }
 
 
+#: Settings of a run that need a training loop of our own, or weights without a model in their file.
+UNSUPPORTED = {
+    "weights": "an ultralytics checkpoint brings its own architecture; give it as model=FILE.pt",
+    "iterations_per_epoch": "ultralytics' trainer ends an iteration with each epoch; raise epochs=... instead",
+    "one_schedule": "ultralytics' trainer has a learning-rate schedule for each phase; set lr0 and retrain.lr0",
+    "distill": "ultralytics' trainer has no distillation; leave it out",
+    "distill_temperature": "ultralytics' trainer has no distillation; leave it out",
+}
+
+
 class UltralyticsAdapter:
     """YOLOv3 to the current series and RT-DETR, trained by ultralytics' own trainer."""
 
@@ -48,6 +58,10 @@ class UltralyticsAdapter:
 
         return frozenset(DEFAULT_CFG_DICT) - OWNED_ARGUMENTS.keys()
 
+    def unsupported(self) -> Mapping[str, str]:
+        """What needs a training loop or weights of our own."""
+        return UNSUPPORTED
+
     def prepare_data(self, data: str, workdir: Path) -> Path:
         """An ultralytics data YAML for a data YAML, a COCO JSON, a folder in COCO or YOLO layout, or ``shapes``."""
         return resolve(data, workdir=workdir)
@@ -58,15 +72,34 @@ class UltralyticsAdapter:
 
         return len(yaml.safe_load(Path(data).read_text(encoding="utf-8"))["names"])
 
-    def inspect(self, model: str, classes: int | None = None) -> ModelInfo:
+    def is_checkpoint(self, model: str) -> bool:
+        """A ``.pt`` file is a checkpoint, all else an architecture."""
+        return model.endswith(".pt")
+
+    def inspect(self, model: str, classes: int | None = None, weights: str = "") -> ModelInfo:
         """Layers and weights of a ``.pt`` checkpoint or of an architecture ``.yaml``."""
         from slr_det_adapters.ultralytics import models
 
+        _refuse_weights(weights)
         if model.endswith((".yaml", ".yml")):
             return models.describe(models.build_architecture(model, classes))
-        if not model.endswith(".pt"):
+        if not self.is_checkpoint(model):
             raise ConfigError(f"model '{model}' is neither a .pt checkpoint nor a .yaml architecture")
         return models.describe(models.load_native(model)[0])
+
+    def given(self, model: str, weights: str, data: Path, target: Path) -> str:
+        """The checkpoint ``model`` itself: an architecture file has no weights."""
+        _refuse_weights(weights)
+        if not self.is_checkpoint(model):
+            raise ConfigError(
+                f"model={model} is an architecture without weights; give a trained .pt, or train one first "
+                "with dense_epochs=N"
+            )
+        return model
+
+    def last(self, folder: str) -> str:
+        """Where ultralytics' trainer writes after every epoch."""
+        return str(Path(folder) / "weights" / "last.pt")
 
     def train(self, job: TrainJob, *, resume: bool) -> list[dict[str, Any]]:
         """Run ultralytics' trainer, in this process or, for several GPUs, through its own launcher."""
@@ -74,8 +107,9 @@ class UltralyticsAdapter:
         from slr_det_adapters.ultralytics import models
         from slr_det_adapters.ultralytics.trainer import JOB_VARIABLE, SLRDetectionTrainer, SLRRTDETRTrainer
 
+        refuse_unsupported(job)
         folder = Path(job.folder)
-        last = folder / "weights" / "last.pt"
+        last = Path(self.last(job.folder))
         done, planned, history = self._progress(last)
         if done >= job.epochs:
             return history
@@ -86,8 +120,9 @@ class UltralyticsAdapter:
                 f"{last}: the run was started for {planned} epochs, not {job.epochs}; resume with {planned}, "
                 "or start a new run"
             )
-        start = job.model if job.model.endswith(".pt") else models.find_architecture(job.model)
-        if job.model.endswith(".pt"):
+        checkpoint = self.is_checkpoint(job.model)
+        start = job.model if checkpoint else models.find_architecture(job.model)
+        if checkpoint:
             rtdetr = type(models.load_native(job.model)[0]).__name__.startswith("RTDETR")
         else:
             rtdetr = "rtdetr" in Path(job.model).stem.lower()
@@ -165,6 +200,24 @@ class UltralyticsAdapter:
         engine = (checkpoint.get("slr_det") or {}).get("engine") or {}
         planned = checkpoint.get("train_args", {}).get("epochs")
         return int(checkpoint.get("epoch", -1)) + 1, planned, list(engine.get("history", []))
+
+
+def refuse_unsupported(job: TrainJob) -> None:
+    """Raise ConfigError for a job that asks for what a configuration of this trainer cannot ask for."""
+    asked = {
+        "weights": bool(job.weights),
+        "iterations_per_epoch": job.iterations_per_epoch != 1,
+        "one_schedule": job.schedule != (0.0, 1.0),
+        "distill": job.distill > 0,
+    }
+    problems = [f"{key}: {UNSUPPORTED[key]}" for key, wanted in asked.items() if wanted]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _refuse_weights(weights: str) -> None:
+    if weights:
+        raise ConfigError(f"weights={weights}: {UNSUPPORTED['weights']}")
 
 
 @contextmanager

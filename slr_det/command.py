@@ -1,0 +1,246 @@
+"""The command line that every task shares: what each verb does, and with which settings."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from slr_det.adapter import Adapter, EvalJob, load_adapter
+from slr_det.arguments import parse
+from slr_det.cli import BELOW_MINIMUM, OK, complain, run, with_default_verb
+from slr_det.config import RunConfig, load_config, parse_pairs
+from slr_det.errors import CheckpointError, ConfigError
+from slr_det.metrics.minimum import check_minimum
+from slr_det.pipeline import Pipeline, allocate_for
+from slr_det.report import load_report, refresh_report, summary_table
+from slr_det.runstate import CONFIG_FILE, RunState, new_folder
+from slr_det.sensitivity import SensitivityTable
+from slr_det.sensitivity_scan import scan_checkpoint
+from slr_det.task import Task
+
+# What may differ between a run and its continuation without changing what it computes.
+FREE_ON_RESUME = frozenset({"device", "min", "paper"})
+
+
+def start(task: Task, arguments: Sequence[str] | None = None) -> int:
+    """Run the command line of a task and return its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command = Command(task, parse(task, with_default_verb(given, task.verbs, "compress")), given)
+    return run(command.run, on_interrupt=command.interrupted, memory=task.memory)
+
+
+class Command:
+    """One invocation of the command line."""
+
+    def __init__(self, task: Task, options: argparse.Namespace, given: Sequence[str]) -> None:
+        self.task = task
+        self.options = options
+        self.line = shlex.join([*shlex.split(task.module), *given])
+        self.pipeline: Pipeline | None = None
+        self._adapter: Adapter | None = None
+
+    @property
+    def adapter(self) -> Adapter:
+        """The task's adapter, loaded when first needed: `report` and other verbs do without."""
+        if self._adapter is None:
+            self._adapter = load_adapter(self.task.adapter)
+        return self._adapter
+
+    def run(self) -> int:
+        """Do what the verb says."""
+        shared = {
+            "compress": self._compress,
+            "train": self._train,
+            "analyze": self._analyze,
+            "retrain": self._retrain,
+            "eval": self._eval,
+            "report": self._report,
+        }
+        if self.options.verb in shared:
+            return shared[self.options.verb]()
+        (extra,) = (verb for verb in self.task.extra if verb.name == self.options.verb)
+        return extra.run(self.options)
+
+    def interrupted(self) -> str:
+        """The line that says what is saved and how to go on."""
+        if self.pipeline is None:
+            return "interrupted; nothing was started"
+        folder = self.pipeline.folder
+        return (
+            f"interrupted during {self.pipeline.current}; every finished epoch is saved in {folder}; "
+            f"continue with: {self.task.module} {self.options.verb} --resume {shlex.quote(str(folder))}"
+        )
+
+    # -- verbs --------------------------------------------------------------------------------------------
+
+    def _compress(self) -> int:
+        report = self._open_pipeline().compress()
+        print(summary_table(report))
+        print(f"report: {self._folder() / 'report.md'}")
+        return self._check(report["phases"][report["final_phase"]]["metrics"])
+
+    def _train(self) -> int:
+        result = self._open_pipeline().train_dense()
+        print(f"model: {self._folder() / 'dense.pt'}")
+        return self._check(result["metrics"])
+
+    def _retrain(self) -> int:
+        before, after = self._open_pipeline().retrain()
+        metric = self.task.metric
+        print(f"{metric} {before['metrics'][metric]:.4f} -> {after['metrics'][metric]:.4f}")
+        print(f"model: {self._folder() / 'retrained.pt'}")
+        return self._check(after["metrics"])
+
+    def _analyze(self) -> int:
+        config = self._config()
+        classes = None
+        if not self.adapter.is_checkpoint(config.model) and config.data and self._data_given():
+            classes = self.adapter.classes(self._data(config))
+        info = self.adapter.inspect(config.model, classes, config.weights)
+        if self.options.sensitivity:
+            print(self._scan(config))
+        allocation = allocate_for(self.task, config, info)
+        print(json.dumps(allocation.rows(), indent=1) if self.options.json else allocation.table())
+        return OK
+
+    def _eval(self) -> int:
+        config = self._config()
+        minimum = {**config.minimum, **parse_pairs(self.options.min, "--min", self.task.minimum)}
+        data = self._data(config)
+        with self._start_of(config, data) as model:
+            metrics = self.adapter.evaluate(
+                EvalJob(model, str(data), config.train, config.device, self.options.verbose)
+            )
+        if self.options.json:
+            print(json.dumps(metrics, indent=1))
+        else:
+            for name, value in metrics.items():
+                if isinstance(value, float):
+                    print(f"{name:14s} {value:.4f}")
+        return self._check(metrics, minimum)
+
+    def _report(self) -> int:
+        report = load_report(self.options.run)
+        if self.options.json:
+            print(json.dumps(report, indent=1))
+            return OK
+        path = refresh_report(self.options.run)
+        print(summary_table(report))
+        print(f"report: {path}")
+        return OK
+
+    # -- parts --------------------------------------------------------------------------------------------
+
+    def _scan(self, config: RunConfig) -> SensitivityTable:
+        trained = self.adapter.is_checkpoint(config.model) or config.weights
+        if not trained or not config.data:
+            raise ConfigError("--sensitivity evaluates a trained model: give model=FILE.pt and data=...")
+        folder = Path(self.options.sensitivity)
+        data = self.adapter.prepare_data(config.data, folder / "data")
+        cache = folder / "sensitivity.json"
+        with self._start_of(config, data) as model:
+            info = self.adapter.inspect(model)
+            return scan_checkpoint(config, self.adapter, info, model, data, cache, self.task.metric)
+
+    @contextmanager
+    def _start_of(self, config: RunConfig, data: Path) -> Iterator[str]:
+        """The model to look at; weights that were given for an architecture become a checkpoint for the time being."""
+        if not config.weights:
+            yield config.model
+            return
+        with tempfile.TemporaryDirectory(prefix="slr-det-start-") as scratch:
+            yield self.adapter.given(config.model, config.weights, data, Path(scratch) / "start.pt")
+
+    def _data(self, config: RunConfig) -> Path:
+        return self.adapter.prepare_data(config.data, Path(config.project) / "data")
+
+    def _check(self, metrics: dict[str, Any], minimum: dict[str, float] | None = None) -> int:
+        if minimum is None:
+            minimum = dict(self.pipeline.config.minimum) if self.pipeline else {}
+        failures = check_minimum(metrics, minimum, self.task.metric_aliases)
+        for failure in failures:
+            complain(failure)
+        return BELOW_MINIMUM if failures else OK
+
+    def _open_pipeline(self) -> Pipeline:
+        verb = self.options.verb
+        if self.options.resume:
+            folder = Path(self.options.resume)
+            state = RunState.open(folder)
+            config = self._config(folder / CONFIG_FILE)
+            self._refuse_changes(folder, config)
+            if state.verb != verb:
+                raise CheckpointError(
+                    f"{folder} is a run of '{state.verb}'; continue it with: {self.task.module} {state.verb} "
+                    f"--resume {folder}"
+                )
+            state.check_start(config)
+        else:
+            config = self._config()
+            folder = new_folder(config.project, config.name)
+            state = RunState.create(folder, config, verb)
+        self.pipeline = Pipeline(
+            self.task, config, self.adapter, state, command=self.line, verbose=self.options.verbose
+        )
+        return self.pipeline
+
+    def _refuse_changes(self, folder: Path, config: RunConfig) -> None:
+        """A run continues as it was begun: anything else would mix two experiments in one set of weights."""
+        saved = load_config(
+            folder / CONFIG_FILE, [], defaults={}, trainer_keys=self.adapter.trainer_keys()
+        ).to_dict()
+        changed = [
+            key
+            for key, value in config.to_dict().items()
+            if value != saved[key] and key not in FREE_ON_RESUME
+        ]
+        if changed:
+            key = changed[0]
+            raise CheckpointError(
+                f"{folder}: the run was started with {key}={saved[key]!r}, not {config.to_dict()[key]!r}; "
+                "leave it out to continue, or start a new run"
+            )
+
+    def _config(self, path: Path | None = None) -> RunConfig:
+        """Settings of this invocation: those of ``path`` (or --config, or the defaults), then the command line's."""
+        options = self.options
+        file = path or options.config
+        named = {
+            "method": "method",
+            "compression": "prune.target_compression",
+            "device": "device",
+            "name": "name",
+        }
+        named["epochs"] = {"train": "dense_epochs", "retrain": "retrain_epochs"}.get(options.verb, "epochs")
+        named["retrain_epochs"] = "retrain_epochs"
+        extra = [
+            f"{key}={getattr(options, option)}"
+            for option, key in named.items()
+            if getattr(options, option, None) is not None
+        ]
+        settings = [*options.settings, *extra]
+        embedded = file is None and not any(s.startswith(("data=", "model=")) for s in settings)
+        return load_config(
+            file,
+            settings,
+            defaults=self.task.preset if embedded else {},
+            trainer_keys=self.adapter.trainer_keys(),
+            required=("model",) if options.verb == "analyze" else ("model", "data"),
+            task=self.task.name,
+            unsupported=self.adapter.unsupported(),
+        )
+
+    def _data_given(self) -> bool:
+        return bool(self.options.config) or any(s.startswith("data=") for s in self.options.settings)
+
+    def _folder(self) -> Path:
+        if self.pipeline is None:
+            raise ConfigError("no run was started")
+        return self.pipeline.folder

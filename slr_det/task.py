@@ -1,0 +1,79 @@
+"""What differs between the command lines: one :class:`Task` for each."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+#: Verbs that every command line has, in the order in which help lists them.
+SHARED_VERBS = ("compress", "train", "analyze", "retrain", "eval", "report")
+
+
+@dataclass(frozen=True)
+class ExtraVerb:
+    """A verb of one task alone.
+
+    Attributes:
+        name: The word on the command line.
+        help: One line of help.
+        add_arguments: Declares the verb's options.
+        run: Does what the verb says and returns the exit code.
+    """
+
+    name: str
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One command line: what it compresses, in which trainer, and by which numbers it is judged.
+
+    Attributes:
+        name: ``task`` in a configuration, e.g. ``yolo``.
+        module: How the command line is started, e.g. ``python -m slr_det.yolo``.
+        adapter: Entry-point name of the trainer's adapter.
+        report_task: ``task`` in a report: ``detect``, ``lane``, ``pointcloud`` or ``classify``.
+        metric: The headline: the name of a metric that the adapter's evaluation gives, higher is better.
+        shown: Metrics of the progress lines, the headline first.
+        metric_aliases: What users may call a metric in ``--min``, in lower case.
+        head: What the layer that writes the result is called, where it stays dense.
+        preset: Settings of a run without arguments, in the form of a configuration file's content.
+        description: First line of the help text.
+        settings: Help text that lists the settings.
+        epilog: Help text with examples.
+        evaluates: What ``eval`` measures, for its help line.
+        minimum: An example of a minimum, as in ``--min map50=0.35``.
+        memory: What to lower when memory runs out.
+        extra: Verbs that only this task has.
+    """
+
+    name: str
+    module: str
+    adapter: str
+    report_task: str
+    metric: str
+    shown: tuple[str, ...]
+    metric_aliases: Mapping[str, str]
+    head: str
+    preset: Mapping[str, Any]
+    description: str
+    settings: str
+    epilog: str
+    evaluates: str
+    minimum: str
+    memory: str
+    extra: tuple[ExtraVerb, ...] = field(default=())
+
+    @property
+    def verbs(self) -> tuple[str, ...]:
+        """Every verb of the command line."""
+        return (*SHARED_VERBS, *(verb.name for verb in self.extra))
+
+    def scores(self, metrics: Mapping[str, Any]) -> str:
+        """The shown metrics on one line, such as ``AP50 0.844, AP 0.512``."""
+        found = [(name, metrics.get(name)) for name in self.shown]
+        return ", ".join(f"{name} {value:.3f}" for name, value in found if isinstance(value, int | float))
