@@ -14,9 +14,9 @@ MODULE = "python -m slr_det.classify"
 EPILOG = f"""examples:
   {MODULE}
       everything on handwritten digits that need no download: train, compress 20x with four methods, report
-  {MODULE} analyze model=resnet20 --compression 20x
+  {MODULE} analyze model=cifar_resnet20 --compression 20x
       what would be kept of which layer, before anything is trained
-  {MODULE} model=resnet20 weights=resnet20.th data=cifar10 --compression 20x --epochs 50 lr=0.01
+  {MODULE} model=cifar_resnet20 weights=resnet20.th data=cifar-10-binary.tar.gz --compression 20x
       from weights that somebody has trained; model=FILE.pt takes a checkpoint of slr_det itself
   {MODULE} model=resnet18 data=pictures dense_epochs=100 --method slr,admm --compression 10x
       a dense model first, then two methods at the same budget in one report

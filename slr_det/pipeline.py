@@ -86,6 +86,7 @@ class Pipeline:
         self.current = "start"
         self.data = adapter.prepare_data(config.data, self.folder / "data")
         self.jobs = Jobs(config, self.data, verbose)
+        self.start = self.folder / "start.pt"
 
     # -- the two jobs of the command line -----------------------------------------------------------------
 
@@ -141,12 +142,13 @@ class Pipeline:
                 source = self._given()
             self.adapter.export(source, target, job)
             self.state.finish("dense/train", {"seconds": time.monotonic() - started})
+            self.start.unlink(missing_ok=True)  # dense.pt holds the same weights
         return self._evaluate("dense", target, self.config.dense_epochs, ("dense/train",))
 
     def _given(self) -> str:
         """The checkpoint that the user starts from; ConfigError where there is none or it is for other classes."""
         config = self.config
-        start = self.adapter.given(config.model, config.weights, self.data, self.folder / "start.pt")
+        start = self.adapter.given(config.model, config.weights, self.data, self.start)
         found, wanted = self.adapter.inspect(start).classes, self.adapter.classes(self.data)
         if found != wanted:
             what = f"weights={config.weights}" if config.weights else f"model={config.model}"

@@ -39,7 +39,7 @@ YOLO: dict[str, Any] = {
 CLASSIFY: dict[str, Any] = {
     "name": "digits",
     "data": "digits",
-    "model": "digits-cnn",
+    "model": "digits_cnn",
     "method": ["slr", "admm", "gradual", "oneshot"],
     "dense_epochs": 10,
     "epochs": 7,
@@ -52,8 +52,8 @@ CLASSIFY: dict[str, Any] = {
         "momentum": 0.9,
         "weight_decay": 0.0005,
         "schedule": "cosine",
-        "warmup_epochs": 0,
-        "workers": 0,
+        "pad": 1,
+        "flip": False,
     },
     "dense": {"lr": 0.1, "warmup_epochs": 1},
     "retrain": {"lr": 0.01},
@@ -87,7 +87,8 @@ YOLO_SETTINGS = f"""settings (key=value, or a YAML file with the same keys):
 CLASSIFY_SETTINGS = f"""settings (key=value, or a YAML file with the same keys):
   model=NAME|FILE.pt         an architecture together with weights= or dense_epochs=N, or a checkpoint of slr_det
   weights=FILE|pretrained    weights for an architecture: a local file, or those that timm publishes for it
-  data=...                   a folder of pictures with a folder for each class, or 'digits' (needs no download)
+  data=...                   a folder with train/CLASS/ and val/CLASS/, CIFAR-10 in binary form, a .tar of either,
+                             or 'digits' (comes with scikit-learn)
 {_RUN}\
   dense_epochs=              dense training first: from random weights, or from weights=
   iterations_per_epoch=1     iterations of the method in each epoch
@@ -95,6 +96,6 @@ CLASSIFY_SETTINGS = f"""settings (key=value, or a YAML file with the same keys):
   distill=0.0                share of the loss that learns from the dense model; distill_temperature=2.0
 {_PRUNE.format(rate="20x")}\
   min.top1=0.9               exit with 1 where the final model is below
-  anything else              an argument of the trainer: lr=0.01 batch=128 optimizer=sgd size=224 augment=... ...
+  anything else              an argument of the trainer: lr=0.01 batch=128 optimizer=sgd size=224 ...
   dense.lr=, retrain.lr=     what differs in dense training and in masked retraining
 """

@@ -27,7 +27,7 @@ def metric_figure(report: Report) -> Figure | None:
     hard-pruned score. None where nothing was measured after hard pruning.
     """
     everything = list(runs(report))
-    recorded = _recorded_metric(everything)
+    recorded = _recorded_metric(everything, headline(report))
     key = recorded or headline(report)
     final = {label: _phase_score(run, "hard_prune", key) for label, run in everything}
     series = {label: _series(run["history"], key) for label, run in everything}
@@ -202,8 +202,8 @@ def _label_right(axes: Axes, labels: Sequence[tuple[float, str, str]], inches: f
         )
 
 
-def _recorded_metric(everything: Sequence[tuple[str, Report]]) -> str | None:
-    """The metric that the iterations recorded: map50 for a detector, else the first one there is."""
+def _recorded_metric(everything: Sequence[tuple[str, Report]], headline: str) -> str | None:
+    """The metric that the iterations recorded: the headline or map50, its trainer's form; else the first there is."""
     names = [
         name
         for _, run in everything
@@ -211,7 +211,7 @@ def _recorded_metric(everything: Sequence[tuple[str, Report]]) -> str | None:
         for name, value in (record.get("metric") or {}).items()
         if value is not None
     ]
-    return "map50" if "map50" in names else next(iter(names), None)
+    return next((name for name in (headline, "map50") if name in names), next(iter(names), None))
 
 
 def _phase_score(run: Report, phase: str, key: str) -> float | None:

@@ -17,7 +17,8 @@ from slr_det.report.table import (
     number,
     paper_rows,
     phase_table,
-    published_metric,
+    published_digits,
+    published_label,
     rate,
     runs,
     score,
@@ -110,9 +111,11 @@ def _scores(report: Report) -> Iterator[str]:
     )
     published = paper_rows(report)
     if published:
-        rows = [["method", f"paper ({published_metric(report)})", "here, hard-pruned", "here, at the end"]]
+        digits = published_digits(report)
+        rows = [["method", f"paper ({published_label(report)})", "here, hard-pruned", "here, at the end"]]
         for name, paper, hard, end in published:
-            rows.append([name, f"{paper:.1f}", "" if name == "dense" else number(hard, 1), number(end, 1)])
+            pruned = "" if name == "dense" else number(hard, digits)
+            rows.append([name, number(paper, digits), pruned, number(end, digits)])
         source = report["paper"].get("source")
         yield f"Beside the published numbers{f' ({_line(source)})' if source else ''}:"
         yield table(rows, text_columns=1)

@@ -18,8 +18,13 @@ PHASE_LABELS = {
     "retrain": "retrained",
 }
 
-_METRIC_LABELS = {"trainer_map50": "trainer's mAP50", "trainer_map": "trainer's mAP"}
-_PREFERRED = ("AP50", "AP", "trainer_map50")
+_METRIC_LABELS = {
+    "trainer_map50": "trainer's mAP50",
+    "trainer_map": "trainer's mAP",
+    "top1": "top-1 accuracy",
+    "top5": "top-5 accuracy",
+}
+_PREFERRED = ("AP50", "AP", "trainer_map50", "top1", "top5")
 _MOST_METRICS = 4
 _CELL_WIDTH = 18
 
@@ -33,7 +38,10 @@ def runs(report: Report) -> Iterator[tuple[str, Report]]:
 
 
 def metric_names(report: Report) -> list[str]:
-    """The metrics that tables show, the headline first: a detector's AP50, AP and its trainer's mAP50."""
+    """The metrics that tables show, the headline first.
+
+    A detector's AP50, AP and its trainer's mAP50; a classifier's top-1 and top-5 accuracy.
+    """
     measured = [
         name
         for _, run in runs(report)
@@ -103,8 +111,20 @@ def phase_table(report: Report, names: Sequence[str]) -> list[list[str]]:
 
 
 def published_metric(report: Report) -> str:
-    """Metric and scale of the published numbers; papers print a detector's AP50 times 100."""
-    return str((report["paper"] or {}).get("metric", "AP50 x100"))
+    """Metric and scale of the published numbers; papers print the headline's metric times 100."""
+    return str((report["paper"] or {}).get("metric", f"{headline(report)} x100"))
+
+
+def published_label(report: Report) -> str:
+    """Title of a column of published numbers, such as ``top-1 accuracy x100``."""
+    metric, _, scale = published_metric(report).partition(" ")
+    return f"{metric_label(metric)} {scale}".rstrip()
+
+
+def published_digits(report: Report) -> int:
+    """Decimals that the published numbers have, at least one: what is printed beside them has as many."""
+    values = [value for value in (report["paper"] or {}).values() if isinstance(value, int | float)]
+    return max([1, *(len(repr(float(value)).partition(".")[2]) for value in values)])
 
 
 def paper_rows(report: Report) -> list[tuple[str, float, float | None, float | None]]:
@@ -155,9 +175,11 @@ def summary_table(report: Report) -> str:
     lines += ["", *(line[:WIDTH] for line in table)]
     published = paper_rows(report)
     if published:
-        rows = [["published", published_metric(report), "here, hard-pruned", "here, at the end"]]
+        digits = published_digits(report)
+        rows = [["published", published_label(report), "here, hard-pruned", "here, at the end"]]
         rows += [
-            [name, f"{paper:.1f}", number(hard, 1), number(end, 1)] for name, paper, hard, end in published
+            [name, number(paper, digits), number(hard, digits), number(end, digits)]
+            for name, paper, hard, end in published
         ]
         lines += ["", *(line[:WIDTH] for line in aligned(rows, text_columns=1))]
     if report["warnings"]:

@@ -212,8 +212,19 @@ def test_unreachable_target_names_the_highest_rate_and_the_way_out() -> None:
     )  # one weight stays in each layer
     assert f"the highest rate is {highest:g}x" in problem
     assert "model.20.cv3.0.2.weight (20,480 weights, detection head)" in problem
-    assert "prune.dense_head=false" in problem
+    assert "prune the detection head (prune.dense_head=false)" in problem
     assert tiny(target_compression=highest).compression()["model"]["rate"] >= highest
+
+
+def test_the_head_has_the_name_that_the_task_gives_it() -> None:
+    layers = [make_layer("a", (8, 8)), make_layer("b", (8, 8)), make_layer("out", (90, 8), "linear", "head")]
+    allocation = allocate(layers, keep=0.5, head="output layer")
+    assert allocation.layers[-1].reason == "output layer" and "output layer" in allocation.table()
+    with pytest.raises(ConfigError) as caught:
+        allocate(layers, target_compression="20x", head="output layer")
+    (problem,) = caught.value.problems
+    assert "the highest rate is 1.174x" in problem and "out (720 weights, output layer)" in problem
+    assert "prune the output layer (prune.dense_head=false)" in problem and "detection" not in problem
 
 
 def test_sensitivity_below_what_was_scanned_is_refused() -> None:

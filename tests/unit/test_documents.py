@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from slr_det import methods, yolo
+from slr_det import classify, methods, yolo
+from slr_det.command import start
 from slr_det.projections import Projection
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,19 +99,24 @@ def test_local_links_of_the_documents_lead_somewhere() -> None:
     assert broken == []
 
 
+TASKS = {"yolo": yolo.TASK, "classify": classify.TASK}
 COMMANDS = sorted(
-    set(re.findall(r"python -m slr_det\.yolo ([^\n`#]+)", "".join(p.read_text() for p in DOCUMENTS)))
+    set(
+        re.findall(
+            rf"python -m slr_det\.({'|'.join(TASKS)}) ([^\n`#]+)", "".join(p.read_text() for p in DOCUMENTS)
+        )
+    )
 )
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(("name", "command"), COMMANDS)
 def test_a_command_of_the_documents_has_a_verb_and_options_that_exist(
-    command: str, capsys: pytest.CaptureFixture[str]
+    name: str, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = shlex.split(command)
-    verb = words[0] if words[0] in yolo.VERBS else "compress"
+    task, words = TASKS[name], shlex.split(command)
+    verb = words[0] if words[0] in task.verbs else "compress"
     with pytest.raises(SystemExit) as ended:
-        yolo.main([verb, "--help"])
+        start(task, [verb, "--help"])
     assert ended.value.code == 0
     offered = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
     assert {word for word in words if word.startswith("--")} <= offered

@@ -13,7 +13,7 @@ from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage, imread
 from matplotlib.patches import Rectangle
-from report_example import DENSE, make_report, make_weights
+from report_example import DENSE, make_classifier_report, make_report, make_weights
 
 from slr_det import plots
 from slr_det.plots.conditions import conditions_figure
@@ -86,6 +86,17 @@ def test_the_score_of_each_iteration_is_on_its_line() -> None:
     bridges = [line for line in figure.axes[0].lines if line.get_linestyle() == ":"]
     assert [list(np.asarray(line.get_xdata(), float)) for line in bridges] == [[4.0, 7.0]]
     assert all(1 <= tick <= 12 for tick in figure.axes[0].get_xticks())
+
+
+def test_the_curve_of_a_classifier_is_its_headline() -> None:
+    report = make_classifier_report(("slr",), 5)
+    figure = metric_figure(report)
+    assert figure is not None
+    (points,) = lines_of(figure).values()
+    assert points == {r["iteration"]: r["metric"]["top1"] for r in report["history"]}
+    hard = report["phases"]["hard_prune"]["metrics"]["top1"]
+    for text in (f"slr  {hard:.3f}", f"dense  {DENSE:.3f}", "top-1 accuracy"):
+        assert text in texts(figure)
 
 
 def test_without_scores_during_the_run_the_final_ones_still_show() -> None:

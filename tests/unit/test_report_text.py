@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from report_example import make_report
+from report_example import make_classifier_report, make_report
 
 from slr_det.report import markdown, summary_table
 from slr_det.report.table import duration, size
@@ -74,9 +74,33 @@ def test_the_papers_numbers_stand_beside_the_runs_times_a_hundred() -> None:
     assert "Table 5, yolov3-tiny at 3.33x" in page
     report["paper"] = {"slr": 0.81, "metric": "AP", "source": "a table", "note": "not a number"}
     end = slr["retrain"]["metrics"]["AP"]
-    assert f"| slr | 0.8 | {slr['hard_prune']['metrics']['AP']:.1f} | {end:.1f} |" in markdown(report)
+    # As many decimals as the published numbers have.
+    assert f"| slr | 0.81 | {slr['hard_prune']['metrics']['AP']:.2f} | {end:.2f} |" in markdown(report)
     report["paper"] = None
     assert "published" not in markdown(report) and "published" not in summary_table(report)
+
+
+def test_a_classifiers_report_speaks_of_accuracy() -> None:
+    report = make_classifier_report(("slr", "admm"))
+    phases = report["phases"]
+    top1 = {name: phase["metrics"]["top1"] for name, phase in phases.items()}
+    page, summary = markdown(report), summary_table(report)
+    assert f"; top-1 accuracy {top1['dense']:.3f} dense -> **{top1['hard_prune']:.3f}** after" in page
+    titles = "method phase top-1 accuracy vs dense top-5 accuracy compression epochs time"
+    assert " ".join(summary.splitlines()[2].split()) == titles
+    assert max(map(len, summary.splitlines())) <= 110
+    rows = cells(page, "Scores")
+    assert [row["method"] for row in rows] == ["-", "slr", "slr", "slr", "admm", "admm", "admm"]
+    assert rows[1]["top-5 accuracy"] == f"{phases['hard_prune']['metrics']['top5']:.3f}"
+    assert "top-1 accuracy per class:" in page and "AP" not in page + summary
+    section = page.split("Beside the published numbers (Table 3):", 1)[1]
+    assert "| method | paper (top-1 accuracy x100) | here, hard-pruned | here, at the end |" in section
+    for method, block, published in (("slr", report, "93.21"), ("admm", report["others"]["admm"], "91.00")):
+        hard, end = (100 * block["phases"][p]["metrics"]["top1"] for p in ("hard_prune", "retrain"))
+        assert f"| {method} | {published} | {hard:.2f} | {end:.2f} |" in section
+        assert re.search(rf"^{method} +{published} +{hard:.2f} +{end:.2f}$", summary, flags=re.M)
+    del report["metric"], report["paper"]["metric"]  # both follow from what was measured
+    assert markdown(report) == page and summary_table(report) == summary
 
 
 def test_compression_bytes_and_layers_are_the_reports_own() -> None:
