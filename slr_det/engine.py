@@ -18,6 +18,7 @@ from slr_det.errors import CheckpointError, ConfigError, NumericsError
 from slr_det.groups import ParamGroup
 from slr_det.methods import Hyper, MethodState
 from slr_det.methods.parts import require_finite_tensors, require_finite_weights, weights_of
+from slr_det.methods.schedules import rho_at
 from slr_det.objective import RunningMean
 
 __all__ = ["Engine", "Hyper"]
@@ -126,7 +127,7 @@ class Engine:
         if not self._penalised:
             return torch.zeros((), dtype=torch.float32, device=self._device)
         z = [self._state.z[name] for name in self._named]
-        return self._penalty(z, self._multipliers(), self.hyper.rho) * scale
+        return self._penalty(z, self._multipliers(), self._rho) * scale
 
     def observe(self, loss: Tensor, weight: float = 1.0) -> None:
         """Add a batch to the running objective f(W^k), on the device and without a synchronisation.
@@ -174,7 +175,7 @@ class Engine:
                 if tensor.grad is None:
                     tensor.grad = torch.zeros_like(tensor)
                 z = [self._state.z[name]]
-                passes.add_gradient([tensor.grad], [tensor.detach()], z, lam, self.hyper.rho, scale)
+                passes.add_gradient([tensor.grad], [tensor.detach()], z, lam, self._rho, scale)
 
         return optimizer.register_step_pre_hook(add_gradient)
 
@@ -263,7 +264,8 @@ class Engine:
         """
         if not self._method.uses_penalty:
             return None
-        return too_short(self.iterations, steps_per_iteration, lr, self.hyper.rho, momentum, loss_scale)
+        mean = sum(rho_at(self.hyper, k, self.iterations) for k in range(1, self.iterations + 1)) / self.iterations
+        return too_short(self.iterations, steps_per_iteration, lr, mean, momentum, loss_scale)
 
     # -- saving -------------------------------------------------------------------------------------------
 
@@ -319,6 +321,12 @@ class Engine:
     @property
     def _penalised(self) -> bool:
         return self._method.uses_penalty and self._kept is None
+
+    @property
+    def _rho(self) -> float:
+        """rho of the iteration under way; a method without a schedule for it says nothing."""
+        rho = self._state.scalars.get("rho")
+        return self.hyper.rho if rho is None else rho
 
     def _multipliers(self) -> list[Tensor]:
         multipliers = self._state.multipliers

@@ -17,6 +17,7 @@ from slr_det.methods.parts import (
     zeros_like_weights,
 )
 from slr_det.methods.protocol import Hyper, MethodState, Record, record, register
+from slr_det.methods.schedules import keeps_at, rho_at
 
 
 @register
@@ -33,23 +34,30 @@ class ADMM:
 
     def init(self, groups: Sequence[ParamGroup], hyper: Hyper, iterations: int) -> MethodState:
         """Z^0 = projection of W^0, Lam^0 = 0."""
-        return MethodState(0, projected_weights(groups), zeros_like_weights(groups), {}, {})
+        z = projected_weights(groups, keeps_at(groups, hyper, 0, iterations))
+        scalars: dict[str, float | None] = {
+            "iterations": float(iterations),
+            "rho": rho_at(hyper, 1, iterations),
+        }
+        return MethodState(0, z, zeros_like_weights(groups), {}, scalars)
 
     def end_iteration(
         self, groups: Sequence[ParamGroup], hyper: Hyper, state: MethodState, objective: float | None
     ) -> tuple[MethodState, Record]:
         """Project, then move the multipliers."""
-        k, rho = state.iteration + 1, hyper.rho
+        k, iterations = state.iteration + 1, int(state.scalars["iterations"] or 0)
+        rho, keeps = rho_at(hyper, k, iterations), keeps_at(groups, hyper, k, iterations)
         named = weights_of(groups)
         w = list(named.values())
         z, lam = [state.z[n] for n in named], [state.multipliers[n] for n in named]
         before = measure(w, z, lam)
         require_finite(before, named, state)
         passes.unproject(w, z, lam, rho, None)
-        project(groups, state.z)
+        project(groups, state.z, keeps)
         after = measure(w, z, lam).after_update(rho)
         passes.move(w, z, lam, rho)
-        return state._replace(iteration=k), record(
+        scalars = {**state.scalars, "rho": rho_at(hyper, k + 1, iterations)}
+        return state._replace(iteration=k, scalars=scalars), record(
             self.name,
             k,
             objective=objective,
@@ -57,5 +65,5 @@ class ADMM:
             distance_before=before.distance,
             penalty=after.penalty(rho),
             rho=rho,
-            keep=kept_fraction(groups, state.z),
+            keep=kept_fraction(groups, state.z, keeps),
         )

@@ -18,23 +18,7 @@ from slr_det.methods.parts import (
     weights_of,
 )
 from slr_det.methods.protocol import Hyper, MethodState, Record, record, register
-
-
-def scheduled_keep(target: float, k: int, iterations: int, ramp_start: float, ramp_end: float) -> float:
-    """The keep ratio at the end of iteration k: 1 - target_sparsity * (1 - (1 - t)^3).
-
-    Source: Zhu and Gupta, "To prune, or not to prune" (2017), equation 1, with initial sparsity 0. t runs from 0
-    to 1 between the fractions ``ramp_start`` and ``ramp_end`` of the iterations.
-    """
-    begin, end = ramp_start * iterations, ramp_end * iterations
-    t = min(1.0, max(0.0, (k - begin) / (end - begin)))
-    return target if t == 1.0 else target + (1.0 - target) * (1.0 - t) ** 3
-
-
-def _can_start_dense(group: ParamGroup) -> bool:
-    """Whether the group's set is everything at keep ratio 1; n:m and kernel patterns prune whatever the ratio."""
-    kept = group.projection.count([tensor.shape for _, tensor in group.params], 1.0)
-    return kept is None or kept == group.numel
+from slr_det.methods.schedules import scheduled_keeps
 
 
 @register
@@ -68,11 +52,11 @@ class Gradual:
         before = norm_outside(named, target)
         masks: dict[str, Tensor] = {}
         dense = 0
-        for group in groups:
-            keep = scheduled_keep(group.keep, k, iterations, hyper.ramp_start, hyper.ramp_end)
+        keeps = scheduled_keeps(groups, k, iterations, hyper.ramp_start, hyper.ramp_end)
+        for group, keep in zip(groups, keeps, strict=True):
             if keep == group.keep:
                 found = [target[name] for name in group.names]
-            elif keep < 1.0 and _can_start_dense(group):
+            elif keep < 1.0:
                 found = group.projection.support([named[name] for name in group.names], keep)
             else:
                 dense += group.numel

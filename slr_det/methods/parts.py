@@ -31,26 +31,43 @@ def zeros_like_weights(groups: Sequence[ParamGroup]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def projected_weights(groups: Sequence[ParamGroup]) -> dict[str, Tensor]:
+def projected_weights(
+    groups: Sequence[ParamGroup], keeps: Sequence[float] | None = None
+) -> dict[str, Tensor]:
     """Z^0: float32 copies of the weights, projected."""
     z = {name: torch.empty_like(w, dtype=torch.float32).copy_(w) for name, w in weights_of(groups).items()}
-    project(groups, z)
+    project(groups, z, keeps)
     return z
 
 
-def project(groups: Sequence[ParamGroup], z: Mapping[str, Tensor]) -> None:
-    """Project every group's part of ``z`` onto its set, in place (equation 10)."""
-    for group in groups:
-        tensors = [z[name] for name in group.names]
-        group.projection.project(tensors, group.keep, out=tensors)
+def project(
+    groups: Sequence[ParamGroup], z: Mapping[str, Tensor], keeps: Sequence[float] | None = None
+) -> None:
+    """Project every group's part of ``z`` onto its set, in place (equation 10).
+
+    ``keeps`` are the keep ratios to meet, by default the groups' own; at 1 a group's part stays as it is.
+    """
+    for group, keep in zip(groups, _keeps(groups, keeps), strict=True):
+        if keep < 1.0 or keep == group.keep:
+            tensors = [z[name] for name in group.names]
+            group.projection.project(tensors, keep, out=tensors)
+
+
+def _keeps(groups: Sequence[ParamGroup], keeps: Sequence[float] | None) -> Sequence[float]:
+    return [group.keep for group in groups] if keeps is None else keeps
 
 
 @torch.no_grad()
-def kept_fraction(groups: Sequence[ParamGroup], z: Mapping[str, Tensor]) -> float:
+def kept_fraction(
+    groups: Sequence[ParamGroup], z: Mapping[str, Tensor], keeps: Sequence[float] | None = None
+) -> float:
     """Fraction of the groups' weights that their sets keep; counted in ``z`` where a set's size depends on values."""
     kept = 0
-    for group in groups:
-        count = group.projection.count([t.shape for _, t in group.params], group.keep)
+    for group, keep in zip(groups, _keeps(groups, keeps), strict=True):
+        if keep == 1.0 and group.keep < 1.0:
+            kept += group.numel
+            continue
+        count = group.projection.count([t.shape for _, t in group.params], keep)
         kept += count if count is not None else sum(int(torch.count_nonzero(z[name])) for name in group.names)
     return kept / numel_of(groups)
 

@@ -30,6 +30,10 @@ class Hyper:
             (||W^{k-1} - Z^{k-1}||) (slr).
         objective: Where f comes from in condition (6) (slr): ``running`` (mean training loss of the iteration) or
             ``fixed`` (the loss on batches held for the run).
+        rho_growth: What rho has been multiplied by when the last iteration trains, in equal ratios from iteration to
+            iteration; 1 for a constant rho (slr, admm, penalty); > 0.
+        continuation: Fraction of the iterations over which l_n of equation (2) shrinks from all weights to the target,
+            along the cubic of ``gradual``; 0 to start at the target (slr, admm, penalty); in [0, 1].
         ramp_start: Fraction of the iterations after which pruning begins (gradual); in [0, ramp_end).
         ramp_end: Fraction of the iterations after which the target keep ratio is reached (gradual); in (0, 1].
 
@@ -43,11 +47,13 @@ class Hyper:
     s0: float = 0.01
     stepsize: str = "contractive"
     objective: str = "running"
+    rho_growth: float = 1.0
+    continuation: float = 0.0
     ramp_start: float = 0.0
     ramp_end: float = 0.75
 
     def __post_init__(self) -> None:
-        bounds = {"rho": 0.0, "M": 1.0, "r": 0.0, "s0": 0.0}
+        bounds = {"rho": 0.0, "M": 1.0, "r": 0.0, "s0": 0.0, "rho_growth": 0.0}
         problems = [
             f"{key} is {value!r}, expected a finite number above {low:g}"
             for key, low in bounds.items()
@@ -59,6 +65,8 @@ class Hyper:
                 problems.append(
                     f"{key} is {value!r}, expected {' or '.join(valid)}{nearest(str(value), valid)}"
                 )
+        if not _number(self.continuation) or not 0.0 <= self.continuation <= 1.0:
+            problems.append(f"continuation is {self.continuation!r}, expected a fraction in [0, 1]")
         ramp = (self.ramp_start, self.ramp_end)
         if not all(map(_number, ramp)) or not 0.0 <= self.ramp_start < self.ramp_end <= 1.0:
             problems.append(

@@ -18,6 +18,7 @@ from slr_det.methods.parts import (
     zeros_like_weights,
 )
 from slr_det.methods.protocol import Hyper, MethodState, Record, record, register
+from slr_det.methods.schedules import keeps_at, rho_at
 from slr_det.stepsize import contracted, contraction
 
 
@@ -29,8 +30,11 @@ class SLR:
     No copy of W^{k-1} is needed: Z and Lam do not change while iteration k trains, so the left-over of iteration
     k - 1 in (6), (8) and (13) is two numbers, its penalty and its distance ||W^{k-1} - Z^{k-1}||.
 
-    Scalars of the state: ``step_size`` (s), ``penalty`` and ``distance`` (of W^{k-1}, Z^{k-1}, Lam), ``objective``
-    (f(W^{k-1}), None before the first).
+    Two schedules can change the problem from one iteration to the next: l_n that shrinks (``continuation``) and rho
+    that grows (``rho_growth``). Each test then has the same Z, Lam and rho on both sides, those of its iteration.
+
+    Scalars of the state: ``step_size`` (s), ``penalty`` and ``distance`` (of W^{k-1}, Z^{k-1}, Lam, at the rho of
+    iteration k), ``objective`` (f(W^{k-1}), None before the first), ``rho`` of iteration k and ``iterations``.
     """
 
     name: str = "slr"
@@ -38,16 +42,19 @@ class SLR:
 
     def init(self, groups: Sequence[ParamGroup], hyper: Hyper, iterations: int) -> MethodState:
         """Z^0 = projection of W^0, Lam^0 = 0, s = s0."""
-        z = projected_weights(groups)
+        z = projected_weights(groups, keeps_at(groups, hyper, 0, iterations))
         weights = weights_of(groups)
         terms = measure(list(weights.values()), list(z.values()))
         state = MethodState(0, z, zeros_like_weights(groups), {}, {})
         require_finite(terms, weights, state)
+        rho = rho_at(hyper, 1, iterations)
         scalars = {
             "step_size": hyper.s0,
-            "penalty": terms.penalty(hyper.rho),
+            "penalty": terms.penalty(rho),
             "distance": terms.distance,
             "objective": None,
+            "rho": rho,
+            "iterations": float(iterations),
         }
         return state._replace(scalars=scalars)
 
@@ -60,7 +67,8 @@ class SLR:
                 f"iteration {state.iteration + 1} ends without an objective, which condition (6) needs; call "
                 "engine.observe(loss) after each batch, or set objective=fixed and pass a function that evaluates it"
             )
-        k, rho = state.iteration + 1, hyper.rho
+        k, iterations = state.iteration + 1, int(state.scalars["iterations"] or 0)
+        rho, keeps = rho_at(hyper, k, iterations), keeps_at(groups, hyper, k, iterations)
         named = weights_of(groups)
         w = list(named.values())
         z, lam = [state.z[n] for n in named], [state.multipliers[n] for n in named]
@@ -74,7 +82,7 @@ class SLR:
         if first is not None:
             step, terms = first, before.after_update(first)
         passes.unproject(w, z, lam, rho, first)
-        project(groups, state.z)
+        project(groups, state.z, keeps)
 
         after = measure(w, z, lam)
         condition_11 = projection_descends(after.penalty(rho), terms.penalty(rho))
@@ -84,12 +92,14 @@ class SLR:
             step, after = second, after.after_update(second)
             passes.move(w, z, lam, second)
 
-        penalty = after.penalty(rho)
+        rho_next = rho_at(hyper, k + 1, iterations)
         scalars: dict[str, float | None] = {
             "step_size": step,
-            "penalty": penalty,
+            "penalty": after.penalty(rho_next),
             "distance": after.distance,
             "objective": objective,
+            "rho": rho_next,
+            "iterations": float(iterations),
         }
         return state._replace(iteration=k, scalars=scalars), record(
             self.name,
@@ -101,9 +111,9 @@ class SLR:
             a_k=a_k,
             condition_6=condition_6,
             condition_11=condition_11,
-            penalty=penalty,
+            penalty=after.penalty(rho),
             rho=rho,
-            keep=kept_fraction(groups, state.z),
+            keep=kept_fraction(groups, state.z, keeps),
         )
 
 
