@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def make_loadable(checkpoint: dict[str, Any]) -> None:
     for key, value in checkpoint.items():
         # These hold tensors only, and a state dict carries metadata in an attribute; under an EMA hook they are
         # still on the device.
-        checkpoint[key] = weights_to_cpu(value) if key.endswith("state_dict") else make_plain(value)
+        checkpoint[key] = weights_to_cpu(value) if isinstance(value, OrderedDict) else make_plain(value)
 
 
 def _plain(value: Any) -> Any:
@@ -116,8 +117,8 @@ def require_state(checkpoint: Mapping[str, Any], where: str) -> dict[str, Any]:
     state = checkpoint.get(STATE_KEY)
     if not isinstance(state, dict):
         raise CheckpointError(
-            f"{where}: holds no training state of SLRHook (it was written without the hook, or is a pruned file), so "
-            "a method cannot be resumed from it; start a new run from its weights (load_from=..., resume=False)"
+            f"{where}: holds no training state of SLRHook (it was written without the hook, or holds weights alone), "
+            "so a method cannot be resumed from it; start a new run from its weights (load_from=..., resume=False)"
         )
     if state.get("version") != STATE_VERSION:
         raise CheckpointError(

@@ -13,16 +13,17 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor
 
 from slr_det.engine import Engine
-from slr_det.errors import CheckpointError, ConfigError, NumericsError
+from slr_det.errors import ConfigError, NumericsError
 from slr_det.masks import MaskKeeper
 from slr_det.objective import RunningMean
-from slr_det_adapters.mmengine import checkpoints, inspection
+from slr_det_adapters.mmengine import checkpoints, inspection, resume
 from slr_det_adapters.mmengine.arguments import choose, read_arguments
 from slr_det_adapters.mmengine.checkpoint_hook import BACKEND
 from slr_det_adapters.mmengine.history import HistoryFile, scalars
 from slr_det_adapters.mmengine.loss import wrap_update
 from slr_det_adapters.mmengine.objective import HeldBatches
 from slr_det_adapters.mmengine.steps import Plan, SeededBatches, reseed, restart_loader, seed_of
+from slr_det_adapters.mmengine.view import PrunedView
 
 
 @HOOKS.register_module()
@@ -75,7 +76,7 @@ class SLRHook(Hook):
         self._named: dict[str, Tensor] = {}
         self._copies: list[dict[str, Tensor]] = []
         self._saved: Any = None
-        self._held: list[tuple[Tensor, Tensor]] = []
+        self._view = PrunedView()
         self._undo: Callable[[], None] | None = None
         self._objective: Callable[[], float] | None = None
         self._warning: str | None = None
@@ -131,6 +132,7 @@ class SLRHook(Hook):
                 "or remove keep_zeros"
             )
         self._saved = None
+        self._step = runner.iter
         self._keep_zeros_of_copies()
         if self.engine is not None:
             self._prepare_engine(runner, self.engine)
@@ -165,34 +167,16 @@ class SLRHook(Hook):
         )
 
     def _take_over(self, runner: Runner) -> None:
-        where = (
-            f"the checkpoint of epoch {runner.epoch}"
-            if self._by_epoch
-            else f"the checkpoint of step {runner.iter}"
-        )
+        where = resume.where_of(runner, self._by_epoch)
         state = checkpoints.require_state({checkpoints.STATE_KEY: self._saved}, where)
-        if self._by_epoch and runner.iter * runner.max_epochs != runner.epoch * runner.max_iters:
-            raise CheckpointError(
-                f"{where}: was written in the middle of an epoch (step {runner.iter}), where the data cannot be taken "
-                "up; resume from one that was written at an epoch's end"
-            )
-        if (state["engine"] is None, state["masks"] is None) != (self.engine is None, self.masks is None):
-            there, here = _kind(state["engine"], state["masks"]), _kind(self.engine, self.masks)
-            raise CheckpointError(
-                f"{where}: is of a run {there}, and this is one {here}; start a new run from its weights "
-                "(load_from=..., resume=False) in a work_dir of its own"
-            )
+        resume.require_same_place(runner, self._by_epoch, where)
+        resume.require_same_kind(state, self.engine, self.masks, where)
         if self.engine is not None:
             self.engine.load_state_dict(state["engine"])
-            if self.engine.iteration != self._plan.ended(runner.iter):
-                raise CheckpointError(
-                    f"{where}: its method has ended {self.engine.iteration} iterations, where this run has "
-                    f"{self._plan.ended(runner.iter)}; resume with the same data, batch size and number of epochs"
-                )
+            resume.require_same_iteration(self.engine, self._plan, runner.iter, where)
             self._file.complete(self.engine.history)
         if self.masks is not None:
-            # What has become zero since the start is not pruned.
-            self.masks = MaskKeeper({n: mask.to(self._named[n].device) for n, mask in state["masks"].items()})
+            self.masks = resume.load_masks(state["masks"], self._named, where)
         inspection.set_sampler_seed(runner.train_dataloader, state["sampler_seed"])
 
     def _prepare_engine(self, runner: Runner, engine: Engine) -> None:
@@ -257,7 +241,7 @@ class SLRHook(Hook):
         """Put the zeros back into averaged copies, and end an iteration of the method where one ends."""
         if self._copies:
             self._keep_zeros_of_copies()
-        step = runner.iter + 1
+        self._step = step = runner.iter + 1
         if not self._plan.is_end(step):
             return
         if self.engine is None:
@@ -290,20 +274,12 @@ class SLRHook(Hook):
 
         Before the EMA hook exchanges the two (before_val_epoch), so that its exchange nests in ours.
         """
-        if self.engine is None or self._undo is None or not self.arguments.validate_pruned:
-            return
-        with torch.no_grad():
-            for named in [self._named, *self._copies]:
-                for name, support in self.engine.supports(named).items():
-                    self._held.append((named[name].detach(), named[name].detach().clone()))
-                    named[name].mul_(support)
+        if self.engine is not None and self._undo is not None and self.arguments.validate_pruned:
+            self._view.show(self.engine, [self._named, *self._copies])
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
         """Give the weights back, before a checkpoint hook writes the best ones, and note the score."""
-        with torch.no_grad():
-            for tensor, values in self._held:
-                tensor.copy_(values)
-        self._held.clear()
+        self._view.restore()
         if self._undo is not None and self.history and metrics:
             self.history[-1]["metric"] = scalars(metrics)
             self._file.write(self.history)
@@ -318,12 +294,12 @@ class SLRHook(Hook):
                 for name in self._named
                 if name in checkpoint["state_dict"]
             },
-            f"at step {runner.iter + 1}",
+            f"after step {self._step}",
         )
         if self._publishing:
             for key in checkpoint.keys() - {"meta", "state_dict"}:
                 del checkpoint[key]
-        else:
+        elif "optimizer" in checkpoint:  # else it is no checkpoint to resume from, such as a best_*.pth
             checkpoint[checkpoints.STATE_KEY] = {
                 "version": checkpoints.STATE_VERSION,
                 "engine": None if self.engine is None else self.engine.state_dict(),
@@ -370,9 +346,3 @@ class SLRHook(Hook):
         runner.logger.info(
             f"{name}: {inspection.describe_sparsity(self._copies[0] if self._copies else self._named)}"
         )
-
-
-def _kind(engine: object, masks: object) -> str:
-    if engine is not None:
-        return "under a method"
-    return "with zeros held" if masks is not None else "without a method"

@@ -6,10 +6,12 @@ import contextlib
 import random
 from bisect import bisect_right
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dataset import worker_init_fn
 from torch.utils.data import DataLoader
 
 from slr_det.errors import ConfigError
@@ -82,9 +84,13 @@ def untouched_generators() -> Iterator[None]:
 
 
 def restart_loader(loader: DataLoader[Any], value: int) -> None:
-    """Make the next pass over a loader depend on ``value`` alone, where it has generators of its own."""
+    """Make the next pass over a loader depend on ``value`` alone: its own generators, and its workers."""
     for generator in {loader.generator, getattr(loader.sampler, "generator", None)} - {None}:
         generator.manual_seed(value)
+    start = loader.worker_init_fn
+    if isinstance(start, partial) and start.func is worker_init_fn:
+        # mmengine gives every epoch's workers the seed of the run, so that every epoch draws the same augmentations.
+        loader.worker_init_fn = partial(worker_init_fn, **{**start.keywords, "seed": value % 2**31})
     if loader.persistent_workers:
         # Workers that live on would go on with the random streams of earlier epochs, which no checkpoint holds.
         loader._iterator = None
