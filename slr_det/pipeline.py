@@ -96,6 +96,7 @@ class Pipeline:
 
     def compress(self) -> dict[str, Any]:
         """Run every phase for every method and write the report; returns the report."""
+        self._refuse_early()
         self._dense()
         info = self.adapter.inspect(str(self.folder / "dense.pt"))
         allocation = allocate_for(self.task, self.config, info, self._scan(info))
@@ -118,9 +119,20 @@ class Pipeline:
         before = self._evaluate("before", Path(given), 0, ())
         return before, self._masked_retraining(job, "")
 
+    def _refuse_early(self) -> None:
+        """Raise what the allocation will not be able to do before hours of dense training, not after."""
+        if self.state.done("dense/train") or self._needs_scan():
+            return
+        model = self.config.model
+        classes = None if self.adapter.is_checkpoint(model) else self.adapter.classes(self.data)
+        allocate_for(self.task, self.config, self.adapter.inspect(model, classes))
+
+    def _needs_scan(self) -> bool:
+        return self.config.prune.allocation == "sensitivity" and not self.config.prune.sensitivity
+
     def _scan(self, info: ModelInfo) -> Path | None:
         """Scan the dense model where the allocation needs it and no scan is given; resumable like the rest."""
-        if self.config.prune.allocation != "sensitivity" or self.config.prune.sensitivity:
+        if not self._needs_scan():
             return None
         self._start("sensitivity scan")
         path = self.folder / "sensitivity.json"

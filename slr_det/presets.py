@@ -44,7 +44,7 @@ CLASSIFY: dict[str, Any] = {
     "dense_epochs": 10,
     "epochs": 7,
     "retrain_epochs": 3,
-    "prune": {"target_compression": "20x"},
+    "prune": {"target_compression": "20x", "dense_head": False},
     "train": {
         "batch": 32,
         "optimizer": "sgd",
@@ -71,6 +71,8 @@ _PRUNE = """\
   prune.allocation=          uniform, erk, global, layerwise (with prune.ratios=FILE), sensitivity
   prune.include=, exclude=   globs of parameter names; prune.dense_first=, prune.dense_head=true
   slr.rho=0.1 slr.M=300 slr.r=0.1 slr.s0=0.01 slr.stepsize=contractive slr.objective=running
+  slr.rho_growth=1           what rho has grown by in the last iteration; slr.continuation=0 the share of the
+                             iterations over which what is kept shrinks to the target
 """
 
 YOLO_SETTINGS = f"""settings (key=value, or a YAML file with the same keys):

@@ -10,7 +10,7 @@ from typing import Any
 from slr_det.allocation.ratios import to_number
 from slr_det.config.readers import Wrong, number
 from slr_det.config.recipes import RECIPES, recipe_defaults
-from slr_det.config.schema import PASSED_THROUGH, SECTIONS, PruneConfig, RunConfig, known_keys
+from slr_det.config.schema import PASSED_THROUGH, SECTIONS, TASKS, PruneConfig, RunConfig, known_keys
 from slr_det.config.sources import Entry, flatten, from_words, look_beside, read_content
 from slr_det.errors import ConfigError, nearest
 from slr_det.methods import Hyper
@@ -69,15 +69,12 @@ def load_config(
             other = EXCLUSIVE[1 - EXCLUSIVE.index(given[0])]
             entries.pop(other, None)
         entries |= layer
+    if task is not None and "task" in entries:
+        _require_task(task, entries["task"])
     values = _read(entries, set(trainer_keys), problems)
     _check_together(values, entries, problems)
     name = "run" if file is None else Path(file).stem
     config = _build(values, entries, {"name": name, "task": task or RunConfig.task}, problems)
-    if task is not None and config.task != task:
-        problems.append(
-            f"{entries['task'].origin}: task is '{config.task}', but this is the command line for '{task}'; "
-            f"use python -m slr_det.{config.task}"
-        )
     problems += _unsupported(config, entries, unsupported or {})
     problems += [
         f"{key} is not given; add {key}=... to the command"
@@ -97,6 +94,15 @@ def _recipe(
     if not named or not isinstance(named[-1], str) or named[-1] not in RECIPES:
         return {}
     return flatten(recipe_defaults(named[-1]), f"recipe '{named[-1]}'", trainer_keys, problems)
+
+
+def _require_task(task: str, entry: Entry) -> None:
+    """Raise ConfigError for the settings of another task, whose trainer has other arguments: one reason for it all."""
+    if entry.value in TASKS and entry.value != task:
+        raise ConfigError(
+            f"{entry.origin}: task is '{entry.value}', but this is the command line for '{task}'; "
+            f"use python -m slr_det.{entry.value}"
+        )
 
 
 def _unsupported(

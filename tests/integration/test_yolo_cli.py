@@ -190,6 +190,15 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert len(found) == 1 and expected in found[0], found
 
 
+def test_a_rate_out_of_reach_is_refused_before_the_dense_training(
+    tiny_yaml: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [f"model={tiny_yaml}", f"data={tiny_data}", f"project={tmp_path}", "name=high", *SETTINGS]
+    assert main([*arguments, "dense_epochs=1", "--compression", "1000x"]) == 2
+    assert "the highest rate is" in lines(capsys)[0]
+    assert not (tmp_path / "high" / "dense").exists()
+
+
 def test_all_configuration_errors_come_at_once(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wrong = ["prune.keep=2", "slr.rho=-1", "epochs=0", "imgzs=3", "prune.projection=unstructerd"]
     assert main([f"model={tiny_model}", "data=shapes", *wrong]) == 2
