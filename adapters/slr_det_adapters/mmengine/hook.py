@@ -133,6 +133,7 @@ class SLRHook(Hook):
             )
         self._saved = None
         self._step = runner.iter
+        self._after_step()
         self._keep_zeros_of_copies()
         if self.engine is not None:
             self._prepare_engine(runner, self.engine)
@@ -226,10 +227,10 @@ class SLRHook(Hook):
             self.masks.apply(self._named)
 
     def _keep_zeros_of_copies(self) -> None:
-        if self.engine is not None:
-            self.engine.after_step(*self._copies)
+        if self.engine is not None and self.engine.state.masks:
+            MaskKeeper(self.engine.state.masks).apply(*self._copies)
         if self.masks is not None:
-            self.masks.apply(self._named, *self._copies)
+            self.masks.apply(*self._copies)
 
     def after_train_iter(
         self,
@@ -239,8 +240,7 @@ class SLRHook(Hook):
         outputs: dict[str, Any] | None = None,
     ) -> None:
         """Put the zeros back into averaged copies, and end an iteration of the method where one ends."""
-        if self._copies:
-            self._keep_zeros_of_copies()
+        self._keep_zeros_of_copies()
         self._step = step = runner.iter + 1
         if not self._plan.is_end(step):
             return

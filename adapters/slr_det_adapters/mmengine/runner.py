@@ -139,10 +139,8 @@ def find_device(device: str, launcher: str = "none") -> torch.device:
     """
     if not device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.isdecimal():
-        device = f"cuda:{device}"
     try:
-        place = torch.device(device)
+        place = torch.device(f"cuda:{device}" if device.isdecimal() else device)
     except RuntimeError as error:
         raise ConfigError(
             f"device is '{device}', expected cpu or the number of one GPU; for several GPUs start the command with "
