@@ -215,9 +215,11 @@ class Pipeline:
         target = Path(job.folder).with_name("retrained.pt")
         if not self.state.done(f"{prefix}retrain_train"):
             started = self._start(f"{prefix}retrain_train")
-            self.adapter.train(job, resume=True)
+            history = self.adapter.train(job, resume=True)
             self.adapter.export(self.adapter.last(job.folder), target, job)
-            self.state.finish(f"{prefix}retrain_train", {"seconds": time.monotonic() - started})
+            seconds = time.monotonic() - started
+            # A study looks for the epoch at which a target is reached, whichever phase it falls into.
+            self.state.finish(f"{prefix}retrain_train", {"seconds": seconds, "history": history})
         return self._evaluate(f"{prefix}retrain", target, job.epochs, (f"{prefix}retrain_train",))
 
     def _evaluate(self, phase: str, checkpoint: Path, epochs: int, cost: tuple[str, ...]) -> dict[str, Any]:

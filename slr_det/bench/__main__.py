@@ -1,4 +1,4 @@
-"""Measure the engine: ``python -m slr_det.bench engine``."""
+"""Measure the engine, compare methods: ``python -m slr_det.bench engine`` and ``python -m slr_det.bench methods``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from slr_det.bench import iteration, memory, projection, training
 from slr_det.bench.rows import Row, Settings, document, table
+from slr_det.bench.study import command as study
 from slr_det.cli import run
 from slr_det.errors import MissingExtraError
 from slr_det.files import atomic_write
@@ -46,6 +47,9 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = _parse(sys.argv[1:] if arguments is None else arguments)
+    if options.subject == "methods":
+        methods = study.Methods(options)
+        return run(methods.run, on_interrupt=methods.interrupted)
     return run(lambda: _engine(options), on_interrupt=lambda: "stopped; nothing was written")
 
 
@@ -54,7 +58,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m slr_det.bench", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=form
     )
-    subjects = parser.add_subparsers(dest="subject", metavar="engine", required=True)
+    subjects = parser.add_subparsers(dest="subject", metavar="engine|methods", required=True)
     engine = subjects.add_parser(
         "engine", help="speed and memory", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=form
     )
@@ -71,7 +75,20 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     engine.add_argument("--quick", action="store_true", help="small sizes, few rounds; no target is judged")
     engine.add_argument("--json", type=Path, metavar="FILE", help="write every number to this file")
     engine.add_argument("--check", action="store_true", help="exit with 1 where a target is missed")
-    return parser.parse_args(arguments)
+    methods = subjects.add_parser(
+        "methods",
+        help="a study that compares pruning methods",
+        description=study.DESCRIPTION,
+        epilog=study.EXAMPLES,
+        formatter_class=form,
+    )
+    study.add_arguments(methods)
+    options, rest = parser.parse_known_args(arguments)
+    if options.subject == "methods" and all("=" in word and not word.startswith("-") for word in rest):
+        options.settings += rest  # words behind an option
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
 
 
 def _threads(text: str) -> int:

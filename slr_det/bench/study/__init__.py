@@ -1,0 +1,1 @@
+"""Studies: pruning methods compared under rules that give none of them an advantage."""
