@@ -1,4 +1,4 @@
-"""Whether a run is long enough for the penalty to close W - Z before hard pruning."""
+"""How far the penalty closes W - Z before hard pruning: whether a run is long enough, and which rho fits it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,14 @@ def closing_exponent(
         loss_scale: What the trainer multiplies its mean loss by, per optimizer step.
     """
     return steps * lr * rho * loss_scale / (1.0 - momentum)
+
+
+def rho_for(
+    exponent: float, steps: float, lr: float, momentum: float = 0.0, loss_scale: float = 1.0
+) -> float | None:
+    """The rho at which :func:`closing_exponent` is ``exponent``; None where no rho moves the weights."""
+    at_one = closing_exponent(steps, lr, 1.0, momentum, loss_scale)
+    return exponent / at_one if at_one > 0.0 else None
 
 
 def too_short(

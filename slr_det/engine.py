@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from slr_det import lagrangian, masks, methods, passes, statefile
-from slr_det.closing import too_short
+from slr_det.closing import rho_for, too_short
 from slr_det.errors import CheckpointError, ConfigError, NumericsError
 from slr_det.groups import ParamGroup
 from slr_det.methods import Hyper, MethodState
-from slr_det.methods.parts import require_finite_tensors, require_finite_weights, weights_of
+from slr_det.methods.parts import free_survivors, require_finite_tensors, require_finite_weights, weights_of
 from slr_det.methods.schedules import rho_at
 from slr_det.objective import RunningMean
 
@@ -187,6 +188,9 @@ class Engine:
         Args:
             others: Tensors by parameter name, such as ``dict(ema.named_parameters())``.
         """
+        if self._state.z and self._kept is None:
+            weights = [tensor.detach() for tensor in self._named.values()]
+            free_survivors(self.hyper, weights, [self._state.z[name] for name in self._named])
         if self._state.masks:
             masks.MaskKeeper(self._state.masks).apply(self._named, *others)
         if self._kept is not None:
@@ -245,6 +249,32 @@ class Engine:
         self._kept = masks.MaskKeeper(found)
         return found
 
+    def fit_rho(
+        self, lr: float, momentum: float = 0.0, loss_scale: float = 1.0, steps_per_iteration: int = 1
+    ) -> float | None:
+        """Set rho so that the run closes W - Z by ``hyper.closing``; before the first step, and before a resume.
+
+        The arguments are those of :meth:`check`. The same ones give the same rho, which a resumed state must have.
+
+        Returns:
+            The new rho; None where ``closing`` is 0 or the method has no penalty, and rho is what it was.
+
+        Raises:
+            ConfigError: An iteration has ended already, or no rho moves the weights.
+        """
+        if not self.hyper.closing or not self._method.uses_penalty:
+            return None
+        if self.iteration:
+            raise ConfigError("rho can be fitted to a run before its first iteration only")
+        rho = rho_for(self.hyper.closing, self.iterations * steps_per_iteration, lr, momentum, loss_scale)
+        if rho is None:
+            raise ConfigError(
+                f"closing is {self.hyper.closing:g}, but at a learning rate of {lr:g} no rho closes W - Z"
+            )
+        self.hyper = replace(self.hyper, rho=rho)
+        self._state = self._method.init(self.groups, self.hyper, self.iterations)
+        return rho
+
     def check(
         self, lr: float, momentum: float = 0.0, loss_scale: float = 1.0, steps_per_iteration: int = 1
     ) -> str | None:
@@ -264,7 +294,10 @@ class Engine:
         """
         if not self._method.uses_penalty:
             return None
-        mean = sum(rho_at(self.hyper, k, self.iterations) for k in range(1, self.iterations + 1)) / self.iterations
+        mean = (
+            sum(rho_at(self.hyper, k, self.iterations) for k in range(1, self.iterations + 1))
+            / self.iterations
+        )
         return too_short(self.iterations, steps_per_iteration, lr, mean, momentum, loss_scale)
 
     # -- saving -------------------------------------------------------------------------------------------
@@ -324,7 +357,7 @@ class Engine:
 
     @property
     def _rho(self) -> float:
-        """rho of the iteration under way; a method without a schedule for it says nothing."""
+        """Rho of the iteration under way; a method without a schedule for it says nothing."""
         rho = self._state.scalars.get("rho")
         return self.hyper.rho if rho is None else rho
 

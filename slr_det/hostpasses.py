@@ -109,6 +109,24 @@ def unproject(rows: Sequence[tuple[Tensor, ...]], rho: float, step: float | None
     _run(piece, rows, 1)
 
 
+def follow(rows: Sequence[tuple[Tensor, ...]]) -> None:
+    """Z <- W where Z is not zero, over rows of (W, Z)."""
+
+    def piece(_: Sequence[Array], w: Array, z: Array) -> None:
+        np.copyto(z, w, where=z != 0, casting="same_kind")
+
+    _run(piece, rows, 0)
+
+
+def release(rows: Sequence[tuple[Tensor, ...]]) -> None:
+    """Lam <- 0 where Z is not zero, over rows of (Z, Lam)."""
+
+    def piece(_: Sequence[Array], z: Array, lam: Array) -> None:
+        lam[z != 0] = 0.0
+
+    _run(piece, rows, 0)
+
+
 def squared_outside(rows: Sequence[tuple[Tensor, ...]]) -> float:
     """||W - K * W||^2 over rows of (W, K), K bool; ||W||^2 over rows of (W,)."""
 

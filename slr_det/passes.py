@@ -79,6 +79,26 @@ def unproject(weights: Tensors, z: Tensors, multipliers: Tensors, rho: float, st
         torch.mul(lam, 1.0 / rho, out=z_).add_(w)
 
 
+def follow(weights: Tensors, z: Tensors) -> None:
+    """Z <- W where Z is not zero, in place: the nearest point to W with Z's own support."""
+    rows = _rows(weights, z)
+    if _on_host(rows):
+        hostpasses.follow(rows)
+        return
+    for w, z_ in rows:
+        z_.copy_(torch.where(z_ != 0, w.to(z_.dtype), z_))
+
+
+def release(z: Tensors, multipliers: Tensors) -> None:
+    """Lam <- 0 where Z is not zero, in place."""
+    rows = _rows(z, multipliers)
+    if _on_host(rows):
+        hostpasses.release(rows)
+        return
+    for z_, lam in rows:
+        lam.mul_(z_ == 0)
+
+
 def norm(weights: Tensors, kept: Tensors = ()) -> float:
     """||W||, or ||W - K * W|| for bool masks K: the weights outside them."""
     rows = _rows(weights, kept)

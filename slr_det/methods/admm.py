@@ -9,6 +9,7 @@ from slr_det import passes
 from slr_det.groups import ParamGroup
 from slr_det.lagrangian import measure
 from slr_det.methods.parts import (
+    free_survivors,
     kept_fraction,
     project,
     projected_weights,
@@ -50,10 +51,12 @@ class ADMM:
         named = weights_of(groups)
         w = list(named.values())
         z, lam = [state.z[n] for n in named], [state.multipliers[n] for n in named]
+        free_survivors(hyper, w, z)
         before = measure(w, z, lam)
         require_finite(before, named, state)
         passes.unproject(w, z, lam, rho, None)
         project(groups, state.z, keeps)
+        free_survivors(hyper, w, z, lam)
         after = measure(w, z, lam).after_update(rho)
         passes.move(w, z, lam, rho)
         scalars = {**state.scalars, "rho": rho_at(hyper, k + 1, iterations)}

@@ -11,7 +11,7 @@ from slr_det import passes
 from slr_det.errors import NumericsError
 from slr_det.groups import ParamGroup
 from slr_det.lagrangian import Terms
-from slr_det.methods.protocol import MethodState
+from slr_det.methods.protocol import Hyper, MethodState
 
 
 def weights_of(groups: Sequence[ParamGroup]) -> dict[str, Tensor]:
@@ -55,6 +55,18 @@ def project(
 
 def _keeps(groups: Sequence[ParamGroup], keeps: Sequence[float] | None) -> Sequence[float]:
     return [group.keep for group in groups] if keeps is None else keeps
+
+
+def free_survivors(
+    hyper: Hyper, weights: Sequence[Tensor], z: Sequence[Tensor], multipliers: Sequence[Tensor] = ()
+) -> bool:
+    """Under ``survivors: free``: Z <- W on Z's support, in place, and Lam <- 0 there; whether that is so."""
+    if hyper.survivors != "free":
+        return False
+    passes.follow(weights, z)
+    if multipliers:
+        passes.release(z, multipliers)
+    return True
 
 
 @torch.no_grad()

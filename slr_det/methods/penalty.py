@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 from slr_det.groups import ParamGroup
 from slr_det.lagrangian import measure
-from slr_det.methods.parts import kept_fraction, project, projected_weights, require_finite, weights_of
+from slr_det.methods.parts import (
+    free_survivors,
+    kept_fraction,
+    project,
+    projected_weights,
+    require_finite,
+    weights_of,
+)
 from slr_det.methods.protocol import Hyper, MethodState, Record, record, register
 from slr_det.methods.schedules import keeps_at, rho_at
 
@@ -23,7 +30,9 @@ class Penalty:
     def init(self, groups: Sequence[ParamGroup], hyper: Hyper, iterations: int) -> MethodState:
         """Z^0 = projection of W^0."""
         z = projected_weights(groups, keeps_at(groups, hyper, 0, iterations))
-        return MethodState(0, z, {}, {}, {"iterations": float(iterations), "rho": rho_at(hyper, 1, iterations)})
+        return MethodState(
+            0, z, {}, {}, {"iterations": float(iterations), "rho": rho_at(hyper, 1, iterations)}
+        )
 
     def end_iteration(
         self, groups: Sequence[ParamGroup], hyper: Hyper, state: MethodState, objective: float | None
@@ -33,6 +42,7 @@ class Penalty:
         rho, keeps = rho_at(hyper, k, iterations), keeps_at(groups, hyper, k, iterations)
         named = weights_of(groups)
         w, z = list(named.values()), [state.z[n] for n in named]
+        free_survivors(hyper, w, z)
         before = measure(w, z)
         require_finite(before, named, state)
         for tensor, target in zip(w, z, strict=True):

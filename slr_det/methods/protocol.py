@@ -15,6 +15,8 @@ from slr_det.groups import ParamGroup
 
 STEPSIZES = ("contractive", "as_printed")
 OBJECTIVES = ("running", "fixed")
+UNITS = ("absolute", "rho")
+SURVIVORS = ("pinned", "free")
 
 
 @dataclass(frozen=True)
@@ -23,15 +25,26 @@ class Hyper:
 
     Attributes:
         rho: Weight of the quadratic penalty rho/2 ||W - Z||^2 (slr, admm, penalty); > 0.
+        closing: Where it is above 0, rho is not what ``rho`` says but what closes W - Z by this exponent over the run
+            (:func:`slr_det.closing.closing_exponent` at the run's mean learning rate, before any ``rho_growth``), so
+            that one setting fits runs of any length and learning rate. Needs SGD, whose steps have that closed form;
+            under another optimizer ``rho`` holds (slr, admm, penalty).
         M: Contraction constant of a_k (slr); > 1.
         r: Exponent of a_k (slr); > 0.
         s0: Initial step size of the multipliers (slr); > 0.
+        s0_unit: ``absolute``, or ``rho``: s0 is a multiple of rho, which moves the multipliers by that fraction of
+            what ADMM moves them by (slr).
         stepsize: ``contractive`` (||W^k - Z^{k-1}|| in the numerator of (13)) or ``as_printed``
             (||W^{k-1} - Z^{k-1}||) (slr).
         objective: Where f comes from in condition (6) (slr): ``running`` (mean training loss of the iteration) or
             ``fixed`` (the loss on batches held for the run).
         rho_growth: What rho has been multiplied by when the last iteration trains, in equal ratios from iteration to
             iteration; 1 for a constant rho (slr, admm, penalty); > 0.
+        survivors: What the penalty does to the weights that Z keeps (slr, admm, penalty). ``pinned``: it pulls them to
+            the values they had when Z was projected, as equation (4) says for a fixed Z. ``free``: Z follows W where
+            it is not zero, which is the minimum of (4) over the values of Z once its support is chosen, and the
+            multipliers are zero there, which is what optimality asks of them. The penalty then acts on the other
+            weights only, so that a rho that presses them to zero does not keep the survivors from learning.
         continuation: Fraction of the iterations over which l_n of equation (2) shrinks from all weights to the target,
             along the cubic of ``gradual``; 0 to start at the target (slr, admm, penalty); in [0, 1].
         ramp_start: Fraction of the iterations after which pruning begins (gradual); in [0, ramp_end).
@@ -42,12 +55,15 @@ class Hyper:
     """
 
     rho: float = 0.1
+    closing: float = 0.0
     M: float = 300.0
     r: float = 0.1
     s0: float = 0.01
+    s0_unit: str = "absolute"
     stepsize: str = "contractive"
     objective: str = "running"
     rho_growth: float = 1.0
+    survivors: str = "pinned"
     continuation: float = 0.0
     ramp_start: float = 0.0
     ramp_end: float = 0.75
@@ -59,12 +75,15 @@ class Hyper:
             for key, low in bounds.items()
             if not _number(value := getattr(self, key)) or not value > low
         ]
-        for key, valid in (("stepsize", STEPSIZES), ("objective", OBJECTIVES)):
+        words = {"stepsize": STEPSIZES, "objective": OBJECTIVES, "s0_unit": UNITS, "survivors": SURVIVORS}
+        for key, valid in words.items():
             value = getattr(self, key)
             if value not in valid:
                 problems.append(
                     f"{key} is {value!r}, expected {' or '.join(valid)}{nearest(str(value), valid)}"
                 )
+        if not _number(self.closing) or self.closing < 0.0:
+            problems.append(f"closing is {self.closing!r}, expected a finite number of at least 0")
         if not _number(self.continuation) or not 0.0 <= self.continuation <= 1.0:
             problems.append(f"continuation is {self.continuation!r}, expected a fraction in [0, 1]")
         ramp = (self.ramp_start, self.ramp_end)

@@ -48,7 +48,7 @@ def can_start_dense(group: ParamGroup) -> bool:
 
 
 def rho_at(hyper: Hyper, k: int, iterations: int) -> float:
-    """rho while iteration k trains (from 1): from ``rho`` to ``rho * rho_growth`` in equal ratios."""
+    """Rho while iteration k trains (from 1): from ``rho`` to ``rho * rho_growth`` in equal ratios."""
     if hyper.rho_growth == 1.0 or iterations < 2:
         return hyper.rho
     return float(hyper.rho * hyper.rho_growth ** ((min(k, iterations) - 1) / (iterations - 1)))

@@ -10,6 +10,7 @@ from slr_det.errors import ConfigError
 from slr_det.groups import ParamGroup
 from slr_det.lagrangian import measure, projection_descends, weights_descend
 from slr_det.methods.parts import (
+    free_survivors,
     kept_fraction,
     project,
     projected_weights,
@@ -32,6 +33,9 @@ class SLR:
 
     Two schedules can change the problem from one iteration to the next: l_n that shrinks (``continuation``) and rho
     that grows (``rho_growth``). Each test then has the same Z, Lam and rho on both sides, those of its iteration.
+    While l_n shrinks the step size is s0: (8) and (13) contract it against distances to one fixed set, and the sets
+    on the way there are different ones. Contracted from the first of them, which is hardly a constraint, it would be
+    all but zero when the target is reached.
 
     Scalars of the state: ``step_size`` (s), ``penalty`` and ``distance`` (of W^{k-1}, Z^{k-1}, Lam, at the rho of
     iteration k), ``objective`` (f(W^{k-1}), None before the first), ``rho`` of iteration k and ``iterations``.
@@ -49,7 +53,7 @@ class SLR:
         require_finite(terms, weights, state)
         rho = rho_at(hyper, 1, iterations)
         scalars = {
-            "step_size": hyper.s0,
+            "step_size": initial_step(hyper, rho),
             "penalty": terms.penalty(rho),
             "distance": terms.distance,
             "objective": None,
@@ -74,11 +78,15 @@ class SLR:
         z, lam = [state.z[n] for n in named], [state.multipliers[n] for n in named]
         step, distance_0, penalty_0 = _remembered(state)
         a_k = contraction(k, hyper.M, hyper.r)
+        moving = keeps != [group.keep for group in groups]
+        if moving:
+            step = initial_step(hyper, rho)
 
+        free_survivors(hyper, w, z)
         terms = before = measure(w, z, lam)
         require_finite(before, named, state)
         condition_6 = weights_descend(objective, before.penalty(rho), state.scalars["objective"], penalty_0)
-        first = contracted(step, a_k, distance_0, before.distance) if condition_6 else None
+        first = _next(step, a_k, distance_0, before.distance, moving) if condition_6 else None
         if first is not None:
             step, terms = first, before.after_update(first)
         passes.unproject(w, z, lam, rho, first)
@@ -86,8 +94,10 @@ class SLR:
 
         after = measure(w, z, lam)
         condition_11 = projection_descends(after.penalty(rho), terms.penalty(rho))
+        if free_survivors(hyper, w, z, lam):
+            after = measure(w, z, lam)
         previous = before.distance if hyper.stepsize == "contractive" else distance_0
-        second = contracted(step, a_k, previous, after.distance) if condition_11 else None
+        second = _next(step, a_k, previous, after.distance, moving) if condition_11 else None
         if second is not None:
             step, after = second, after.after_update(second)
             passes.move(w, z, lam, second)
@@ -115,6 +125,18 @@ class SLR:
             rho=rho,
             keep=kept_fraction(groups, state.z, keeps),
         )
+
+
+def initial_step(hyper: Hyper, rho: float) -> float:
+    """s0 in the unit that it is given in."""
+    return hyper.s0 * rho if hyper.s0_unit == "rho" else hyper.s0
+
+
+def _next(step: float, a_k: float, before: float, now: float, moving: bool) -> float | None:
+    """The step size of an update: contracted by (8) or (13), or as it is while the sets move; None for no update."""
+    if moving:
+        return step if now > 0.0 else None
+    return contracted(step, a_k, before, now)
 
 
 def _remembered(state: MethodState) -> tuple[float, float, float]:

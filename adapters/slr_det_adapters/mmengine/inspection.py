@@ -159,8 +159,23 @@ def _seeded_sampler(loader: DataLoader[Any]) -> Any:
     return next((sampler for sampler in samplers if isinstance(getattr(sampler, "seed", None), int)), None)
 
 
+def fit_rho(runner: Runner, engine: Engine, named: Mapping[str, Tensor], loss_scale: float) -> None:
+    """Set rho to what ``hyper.closing`` asks for; under another optimizer than SGD it stays as it is."""
+    pace = _pace(runner, engine, named, loss_scale)
+    if pace is not None:
+        engine.fit_rho(*pace)
+
+
 def too_short(runner: Runner, engine: Engine, named: Mapping[str, Tensor], loss_scale: float) -> str | None:
     """One sentence where W has no time to reach Z in this run; only SGD has a closed form for that."""
+    pace = _pace(runner, engine, named, loss_scale)
+    return None if pace is None else engine.check(*pace)
+
+
+def _pace(
+    runner: Runner, engine: Engine, named: Mapping[str, Tensor], loss_scale: float
+) -> tuple[float, float, float, int] | None:
+    """Mean learning rate, momentum, loss scale and steps per iteration of a run with SGD; None for others."""
     optimizer = runner.optim_wrapper.optimizer
     if not isinstance(optimizer, torch.optim.SGD):
         return None
@@ -172,7 +187,7 @@ def too_short(runner: Runner, engine: Engine, named: Mapping[str, Tensor], loss_
             lr = hook.mean_lr(optimizer.param_groups.index(group))
     accumulated = getattr(runner.optim_wrapper, "_accumulative_counts", 1)
     steps = max(runner.max_iters // (engine.iterations * accumulated), 1)
-    return engine.check(lr, float(group["momentum"]), loss_scale, steps)
+    return lr, float(group["momentum"]), loss_scale, steps
 
 
 def describe_sparsity(named: Mapping[str, Tensor]) -> str:

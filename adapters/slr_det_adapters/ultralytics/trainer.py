@@ -80,6 +80,9 @@ class _SLRTrainer(BaseTrainer):
         named = self._named(self.model)
         if self.job.engine is not None:
             self.engine = self.job.engine.build(named)
+            pace = self._pace()
+            if pace is not None:
+                self.engine.fit_rho(*pace)
         if self.job.keep_zeros:
             self.masks = MaskKeeper(
                 {
@@ -135,17 +138,24 @@ class _SLRTrainer(BaseTrainer):
                 self.engine.start(self._fixed_objective)
             self._warn_if_too_short()
 
-    def _warn_if_too_short(self) -> None:
-        """Say before the first step that this run cannot close W - Z; only SGD has a closed form for that."""
-        assert self.engine is not None
+    def _pace(self) -> tuple[float, float, float, int] | None:
+        """Mean learning rate, momentum, loss scale and steps per iteration of a run with SGD; None for others."""
         group = self.optimizer.param_groups[0]
         if "momentum" not in group or type(self.optimizer).__name__ != "SGD":
-            return
+            return None
         epochs = range(self.epochs)
         lr = group["initial_lr"] * sum(self.lf(epoch) for epoch in epochs) / len(epochs)
         images = len(self.train_loader.dataset)
         steps = max(math.ceil(len(self.train_loader) / max(self.accumulate, 1)), 1)
-        self._warning = self.engine.check(lr, self.args.momentum, images / steps, steps)
+        return lr, self.args.momentum, images / steps, steps
+
+    def _warn_if_too_short(self) -> None:
+        """Say before the first step that this run cannot close W - Z; only SGD has a closed form for that."""
+        assert self.engine is not None
+        pace = self._pace()
+        if pace is None:
+            return
+        self._warning = self.engine.check(*pace)
         if self._warning and RANK in {-1, 0} and self.start_epoch == 0:
             tqdm.write(f"warning: {self._warning}", file=sys.stderr)
 
