@@ -19,9 +19,9 @@ from slr_det.bench.study.model import DENSE, Study
 from slr_det.bench.study.results import Findings, document, gather, read_result
 from slr_det.bench.study.run import Failure, How, run_cells, unfinished
 from slr_det.bench.study.tables import markdown, text
-from slr_det.bench.study.worker import alone
+from slr_det.bench.study.worker import PATIENCE, alone
 from slr_det.cli import BELOW_MINIMUM, FAILED, OK, complain
-from slr_det.errors import ConfigError, nearest
+from slr_det.errors import CheckpointError, ConfigError, nearest
 from slr_det.files import atomic_write
 
 MODULE = "python -m slr_det.bench methods"
@@ -125,6 +125,10 @@ class Methods:
                 failures = self._run(study, cells)
         refuse_changed([*cells] if options.report else self.chosen)
         findings = gather(study, cells)
+        if options.report and not findings.results:
+            raise CheckpointError(
+                f"{study.folder}: no cell is finished yet; run the study without --report first"
+            )
         self._write(findings, plots=True)
         print(text(findings))
         print(f"\nresults: {study.folder / RESULTS_MARKDOWN}")
@@ -141,11 +145,13 @@ class Methods:
             if label not in known:
                 raise ConfigError(f"--rerun {label}: the study has no such entry{nearest(label, known)}")
         dense = {cell.folder: cell for cell in (dense_cell(study, cell.seed) for cell in self.chosen)}
+        if DENSE in options.rerun:  # the cells that start from a dense model go with it
+            options.rerun = known
         refuse_changed([*dense.values(), *self.chosen], options.rerun)
         for cell in [*dense.values(), *self.chosen]:
-            # The cells that start from a dense model go with it.
-            if cell.label in options.rerun or (DENSE in options.rerun):
-                clear(cell)
+            if cell.label in options.rerun and cell.folder.is_dir():
+                with alone(cell.folder, PATIENCE):
+                    clear(cell)
         data = load_adapter(study.task.adapter).prepare_data(
             self.chosen[0].config.data, study.folder / "data"
         )
@@ -175,8 +181,13 @@ class Methods:
 
     def _write(self, findings: Findings, *, plots: bool) -> None:
         folder = findings.study.folder
+        found = document(findings, self.line)
+        atomic_write(folder / RESULTS_JSON, json.dumps(found, indent=1) + "\n")
         drawn: dict[str, str] = {}
-        atomic_write(folder / RESULTS_JSON, json.dumps(document(findings, self.line), indent=1) + "\n")
+        if plots:
+            from slr_det.plots.study import draw_study  # matplotlib takes a second to import
+
+            drawn = draw_study(folder, found, findings.study.plots)
         atomic_write(folder / RESULTS_MARKDOWN, markdown(findings, self.line, drawn))
 
     def _check(self, findings: Findings) -> int:
@@ -209,7 +220,7 @@ def _numbers(option: str, given: str | None) -> list[float] | None:
     if given is None:
         return None
     try:
-        return [parse_rate(part) if option == "--rates" else float(int(part)) for part in given.split(",")]
+        return [parse_rate(part) if option == "--rates" else int(part) for part in given.split(",")]
     except ValueError as error:
         raise ConfigError(f"{option} {given}: expected numbers with commas") from error
 

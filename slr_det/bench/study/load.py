@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from slr_det.adapter import Adapter, load_adapter
-from slr_det.allocation import parse_rate
 from slr_det.allocation.ratios import to_number
-from slr_det.bench.study.model import DENSE, PLOTS, Entry, Study
+from slr_det.bench.study.model import DENSE, Entry, Study
 from slr_det.bench.study.rules import check_rules, unequal_keys
+from slr_det.bench.study.toplevel import TopLevel
 from slr_det.config import RunConfig, load_config
 from slr_det.config.schema import TASKS
 from slr_det.config.sources import flatten, from_words, look_beside
@@ -38,6 +37,7 @@ DECIDED = {
     "prune.target_compression": "'rates' says how much is pruned",
 }
 JUDGED = "a study is judged by --check"
+_LETTERS = "letters, digits, spaces and . _ = + -"
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._=+-]*")
 
 
@@ -69,7 +69,7 @@ def load_study(path: str | Path, words: Sequence[str] = ()) -> Study:
     problems += [f"{file}: {key} is not given; a study needs it" for key in REQUIRED if not content.get(key)]
     if problems:
         raise ConfigError(problems)
-    reader = _Reader(file, content, problems)
+    reader = TopLevel(file, content, problems)
     seeds, rates = reader.seeds(), reader.rates()
     sections = {key: reader.section(key) for key in ("base", "entries", "target", "sweep")}
     task = find_task(str(content.get("task", RunConfig.task)))
@@ -77,6 +77,9 @@ def load_study(path: str | Path, words: Sequence[str] = ()) -> Study:
         raise ConfigError(problems)
     adapter = load_adapter(task.adapter)
     named = [word.partition("=")[2] for word in words if word.startswith("name=")]
+    name = str([content.get("name") or Path(path).stem, *named][-1])
+    if not _LABEL.fullmatch(name):
+        raise ConfigError(f"{file}: name is {name!r}, a folder of the runs; use {_LETTERS}")
     others = [word for word in words if not word.startswith("name=")]
     base = _base(file, sections["base"], others, adapter, task)
     settings = _entries(file, sections["entries"], adapter, problems)
@@ -86,7 +89,7 @@ def load_study(path: str | Path, words: Sequence[str] = ()) -> Study:
     plain = Study(
         path=file,
         words=tuple(words),
-        name=str([content.get("name") or Path(path).stem, *named][-1]),
+        name=name,
         task=task,
         trainer_keys=adapter.trainer_keys(),
         unsupported=adapter.unsupported(),
@@ -116,83 +119,6 @@ def load_study(path: str | Path, words: Sequence[str] = ()) -> Study:
     if problems:
         raise ConfigError(problems)
     return plain.with_entries(entries, shared)
-
-
-class _Reader:
-    """The top level of a study's file; what is wrong goes to ``problems``."""
-
-    def __init__(self, file: str, content: Mapping[str, Any], problems: list[str]) -> None:
-        self.file = file
-        self.content = content
-        self.problems = problems
-
-    def section(self, key: str) -> dict[str, Any]:
-        value = self.content.get(key)
-        if value is not None and not isinstance(value, Mapping):
-            self._wrong(key, value, "a section with keys of its own")
-            return {}
-        return {str(inner): item for inner, item in (value or {}).items()}
-
-    def seeds(self) -> tuple[int, ...]:
-        found = [to_number(item) for item in self._list("seeds")]
-        seeds = tuple(int(n) for n in found if n is not None and n >= 0 and n == int(n))
-        if len(seeds) < len(found) or len(set(seeds)) < len(seeds):
-            self._wrong("seeds", self.content["seeds"], "different whole numbers, such as [0, 1, 2]")
-        return seeds
-
-    def rates(self) -> tuple[float, ...]:
-        rates = []
-        for item in self._list("rates"):
-            try:
-                rates.append(parse_rate(item))
-            except ConfigError as error:
-                self.problems += [f"{self.file}: rates: {problem}" for problem in error.problems]
-        if len(set(rates)) < len(rates):
-            self._wrong("rates", self.content["rates"], "each rate once")
-        return tuple(rates)
-
-    def target(self, section: Mapping[str, Any], task: Task) -> tuple[str, float] | None:
-        if not section:
-            return None
-        pairs = [(task.metric_aliases.get(name.lower(), name), to_number(v)) for name, v in section.items()]
-        name, value = pairs[0]
-        if len(pairs) > 1 or value is None or not math.isfinite(value):
-            self._wrong("target", dict(section), f"one metric and a number, such as {{{task.metric}: 0.95}}")
-            return None
-        return name, float(value)
-
-    def labels(self, key: str, known: Collection[str]) -> tuple[str, ...]:
-        labels = tuple(str(item) for item in self._list(key))
-        self.problems += [
-            f"{self.file}: {key} names '{label}', which is no entry{nearest(label, known)}"
-            for label in labels
-            if label not in known
-        ]
-        return labels
-
-    def plots(self) -> tuple[str, ...]:
-        names = tuple(str(item) for item in self._list("plots"))
-        self.problems += [
-            f"{self.file}: plots names '{name}', expected some of {', '.join(PLOTS)}{nearest(name, PLOTS)}"
-            for name in names
-            if name not in PLOTS
-        ]
-        return names or PLOTS
-
-    def dense(self, default: bool) -> bool:
-        value = self.content.get("dense")
-        if value not in (None, "shared", "per_seed"):
-            self._wrong("dense", value, "'shared' (one model for all seeds) or 'per_seed'")
-        return default if value is None else value == "shared"
-
-    def _list(self, key: str) -> list[Any]:
-        value = self.content.get(key)
-        if value is None:
-            return []
-        return list(value) if isinstance(value, list) else [value]
-
-    def _wrong(self, key: str, value: Any, expected: str) -> None:
-        self.problems.append(f"{self.file}: {key} is {value!r}, expected {expected}")
 
 
 def _base(
@@ -243,9 +169,7 @@ def _entries(
     for label, differs in content.items():
         where = f"{file}: entries.{label}"
         if not _LABEL.fullmatch(label) or label == DENSE:
-            problems.append(
-                f"{where}: the label names a folder; use letters, digits and . _ = + - (not '{DENSE}')"
-            )
+            problems.append(f"{where}: the label names a folder; use {_LETTERS}, and not '{DENSE}'")
         if not isinstance(differs, Mapping) or not isinstance(differs.get("method"), str):
             problems.append(
                 f"{where}: expected settings with one method, such as {{method: slr, recipe: paper}}"

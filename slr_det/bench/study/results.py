@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -37,7 +38,7 @@ class Result:
 
     Attributes:
         cell: The cell.
-        scores: The metric by stage: after hard pruning, batch-norm recalibration, and at the end.
+        scores: The metric by stage: dense, after hard pruning, batch-norm recalibration, and at the end.
         reached: Compression rate over what the study's rate counts.
         seconds: Training under the method, recalibration and retraining, as the run's report has them.
         curve: Scores during the run.
@@ -63,7 +64,7 @@ class Line:
         rate: Compression rate.
         scores: Summary of the metric by stage.
         epochs: Mean over the seeds that reached the target of the first epoch that did; None where none did.
-        reached: How many seeds reached the target.
+        reached: How many seeds reached the target; None where its metric was not measured during the runs.
         seconds: Mean time.
         n: Finished cells.
     """
@@ -72,7 +73,7 @@ class Line:
     rate: float
     scores: Mapping[str, Summary]
     epochs: float | None
-    reached: int
+    reached: int | None
     seconds: float | None
     n: int
 
@@ -82,6 +83,7 @@ def read_result(cell: Cell, metric: str) -> Result:
     report = load_report(cell.folder)
     phases = report["phases"]
     scores = {stage: phases.get(stage, {}).get("metrics", {}).get(metric) for stage in STAGES[:-1]}
+    scores["dense"] = phases.get("dense", {}).get("metrics", {}).get(metric)
     scores["final"] = phases[report["final_phase"]]["metrics"].get(metric)
     spent = [phases.get(name, {}).get("seconds") for name in ("hard_prune", "bn_recalibrated", "retrain")]
     over = cell.config.prune.compression_over
@@ -102,7 +104,15 @@ def read_result(cell: Cell, metric: str) -> Result:
 
 def _points(history: Sequence[Mapping[str, Any]], phase: str, before: int) -> list[Point]:
     return [
-        Point(int(record["epoch"]) + before, phase, dict(record["metric"]))
+        Point(
+            int(record["epoch"]) + before,
+            phase,
+            {
+                name: value
+                for name, value in record["metric"].items()
+                if value is not None and math.isfinite(value)
+            },
+        )
         for record in history
         if record.get("metric") and record.get("epoch") is not None
     ]
@@ -141,6 +151,8 @@ class Findings:
         results = self.of(entry.label, rate)
         found = [epochs_to(result.curve, self.study.target) for result in results]
         reached = [epoch for epoch in found if epoch is not None]
+        name = self.study.target[0] if self.study.target else ""
+        measured = any(name in point.metric for result in results for point in result.curve)
         return Line(
             entry=entry,
             rate=rate,
@@ -149,7 +161,7 @@ class Findings:
                 for stage in STAGES
             },
             epochs=summarise(reached).mean,
-            reached=len(reached),
+            reached=len(reached) if measured else None,
             seconds=summarise([result.seconds for result in results]).mean,
             n=len(results),
         )
@@ -157,6 +169,11 @@ class Findings:
     def lines(self, rate: float) -> list[Line]:
         """The rows of a rate, in the order of the entries; entries without a finished cell are left out."""
         return [line for entry in self.study.entries if (line := self.line(entry, rate)).n]
+
+    def dense(self) -> Summary:
+        """The score of the dense models that the finished cells started from; a shared one counts once."""
+        scores = {r.cell.start.folder: r.scores["dense"] for r in self.results if r.cell.start is not None}
+        return summarise([score for score in scores.values() if score is not None])
 
     def verdict(self, rate: float, baselines: Sequence[str] | None = None) -> Verdict | None:
         """The first entry against the best of the baselines; None where the study names none."""
@@ -182,6 +199,11 @@ class Findings:
             wanted, found = result.cell.rate or 0.0, result.reached
             if found is None or abs(found / wanted - 1) > _RATE_TOLERANCE:
                 notes.append(f"{result.cell.title} has a compression of {found}, not {wanted:g}")
+        warned = list(dict.fromkeys(r.cell.label for r in self.results if r.warnings))
+        if warned:
+            notes.append(
+                f"runs of {', '.join(warned)} carry warnings; results.json and their report.md have them"
+            )
         commits = {result.commit for result in self.results if result.commit}
         if len(commits) > 1:
             notes.append(
@@ -232,7 +254,10 @@ def document(findings: Findings, command: str) -> dict[str, Any]:
             {
                 "label": entry.label,
                 "method": entry.config.method[0],
+                "epochs": entry.config.epochs,
+                "retrain_epochs": entry.config.retrain_epochs,
                 "settings": dict(entry.settings),
+                "hyper": entry.config.slr.to_dict(),
                 "levers": levers(entry),
                 "unequal": list(entry.unequal),
                 "swept": None if entry.swept is None else dict([entry.swept]),
@@ -240,7 +265,9 @@ def document(findings: Findings, command: str) -> dict[str, Any]:
             for entry in study.entries
         ],
         "baselines": list(study.baselines),
-        "table": [_line(line, study) for rate in study.rates for line in findings.lines(rate)],
+        "sweep_of": study.sweep_of,
+        "dense_score": asdict(findings.dense()),
+        "table": [_line(line) for rate in study.rates for line in findings.lines(rate)],
         "verdicts": [v.to_dict() for rate in study.rates if (v := findings.verdict(rate)) is not None],
         "cells": [_result(result, study) for result in findings.results],
         "unfinished": [
@@ -252,14 +279,14 @@ def document(findings: Findings, command: str) -> dict[str, Any]:
     }
 
 
-def _line(line: Line, study: Study) -> dict[str, Any]:
+def _line(line: Line) -> dict[str, Any]:
     return {
         "label": line.entry.label,
         "rate": line.rate,
         "n": line.n,
         "scores": {stage: asdict(summary) for stage, summary in line.scores.items()},
         "epochs_to_target": line.epochs,
-        "seeds_that_reached_it": line.reached if study.target else None,
+        "seeds_that_reached_it": line.reached,
         "seconds": line.seconds,
     }
 

@@ -41,7 +41,7 @@ def rows(lines: Sequence[Line], target: tuple[str, float] | None) -> list[list[s
         row += [points(line.scores[stage], count=stage == "final") for stage in stages]
         if target is not None:
             mean = "-" if line.epochs is None else f"{line.epochs:.1f}"
-            row.append(f"{mean} ({line.reached}/{line.n})")
+            row.append("-" if line.reached is None else f"{mean} ({line.reached}/{line.n})")
         found.append([*row, duration(line.seconds)])
     return found
 
@@ -70,7 +70,8 @@ def _blocks(findings: Findings, draw: Callable[[list[list[str]]], str], heading:
         lines = findings.lines(rate)
         if not lines:
             continue
-        blocks += [heading.format(f"compression {rate:g}x"), draw(rows(lines, findings.study.target))]
+        title = f"compression {rate:g}x (dense {points(findings.dense(), count=True)})"
+        blocks += [heading.format(title), draw(rows(lines, findings.study.target))]
         verdict = findings.verdict(rate)
         if verdict is not None:
             blocks.append(verdict.text())
