@@ -83,10 +83,33 @@ def test_no_lock_file_and_no_model_is_tracked() -> None:
     assert [name for name in names if name == "uv.lock" or name.endswith((".pt", ".pth", ".onnx"))] == []
 
 
+def extras_of_make_install() -> list[str]:
+    found = re.findall(r'-e "\.\[([a-z,]+)\]"', (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert len(found) == 1
+    return str(found[0]).split(",")
+
+
+def test_make_install_brings_every_part_that_the_default_suite_tests() -> None:
+    assert set(extras_of_make_install()) == {"yolo", "classify", "dev"}
+
+
+def test_every_extra_with_mmengine_brings_the_opencv_that_needs_no_graphics_libraries() -> None:
+    """mmengine asks for the other one, which is ruled out; mmengine still imports cv2."""
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (override,) = (Requirement(text) for text in content["tool"]["uv"]["override-dependencies"])
+    assert override.name == "opencv-python"
+    assert override.marker is not None and not override.marker.evaluate()
+    for extra, texts in content["project"]["optional-dependencies"].items():
+        names = {Requirement(text).name for text in texts}
+        assert "opencv-python" not in names
+        assert "mmengine" not in names or "opencv-python-headless" in names, extra
+
+
 def test_every_pin_lies_in_the_supported_range() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    wanted = [Requirement(text) for text in project["dependencies"] + extras["yolo"] + extras["dev"]]
+    installed = [text for extra in extras_of_make_install() for text in extras[extra]]
+    wanted = [Requirement(text) for text in project["dependencies"] + installed]
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     for requirement in wanted:
