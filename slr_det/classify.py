@@ -38,6 +38,7 @@ TASK = Task(
     metric_aliases={"accuracy": "top1"},
     head="output layer",
     preset=CLASSIFY,
+    recipe="recommended",
     description=__doc__ or "",
     settings=CLASSIFY_SETTINGS,
     epilog=EPILOG,

@@ -230,7 +230,7 @@ class Command:
         return load_config(
             file,
             settings,
-            defaults=self.task.preset if embedded else {},
+            defaults=self.task.preset if embedded else {"recipe": self.task.recipe},
             trainer_keys=self.adapter.trainer_keys(),
             required=("model",) if options.verb == "analyze" else ("model", "data"),
             task=self.task.name,

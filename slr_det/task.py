@@ -42,6 +42,7 @@ class Task:
         metric_aliases: What users may call a metric in ``--min``, in lower case.
         head: What the layer that writes the result is called, where it stays dense.
         preset: Settings of a run without arguments, in the form of a configuration file's content.
+        recipe: The recipe of a run that names none.
         description: First line of the help text.
         settings: Help text that lists the settings.
         epilog: Help text with examples.
@@ -60,6 +61,7 @@ class Task:
     metric_aliases: Mapping[str, str]
     head: str
     preset: Mapping[str, Any]
+    recipe: str
     description: str
     settings: str
     epilog: str

@@ -55,6 +55,7 @@ TASK = Task(
     metric_aliases=METRIC_ALIASES,
     head="detection head",
     preset=YOLO,
+    recipe="paper",
     description=__doc__ or "",
     settings=YOLO_SETTINGS,
     epilog=EPILOG,

@@ -62,7 +62,7 @@ def load_config(
     ]
     if file is not None:
         look_beside(Path(file), layers[1])
-    layers.insert(1, _recipe(layers, trainer_keys, problems))
+    layers.insert(1, _recipe(layers, trainer_keys, unsupported or {}, problems))
     for layer in layers:
         given = [key for key in EXCLUSIVE if key in layer and layer[key].value is not None]
         if len(given) == 1:
@@ -87,13 +87,17 @@ def load_config(
 
 
 def _recipe(
-    layers: Sequence[Mapping[str, Entry]], trainer_keys: Collection[str], problems: list[str]
+    layers: Sequence[Mapping[str, Entry]],
+    trainer_keys: Collection[str],
+    unsupported: Collection[str],
+    problems: list[str],
 ) -> dict[str, Entry]:
     """The settings of the recipe that is asked for; none for a name that is no recipe, which is reported when read."""
     named = [layer["recipe"].value for layer in layers if "recipe" in layer]
     if not named or not isinstance(named[-1], str) or named[-1] not in RECIPES:
         return {}
-    return flatten(recipe_defaults(named[-1]), f"recipe '{named[-1]}'", trainer_keys, problems)
+    settings = recipe_defaults(named[-1], without=unsupported)
+    return flatten(settings, f"recipe '{named[-1]}'", trainer_keys, problems)
 
 
 def _require_task(task: str, entry: Entry) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from slr_det.errors import ConfigError, DataError
 from slr_det.groups import GroupSpec, build_groups
 from slr_det.masks import MaskKeeper, hard_prune, recalibrate_batchnorm, supports
-from slr_det.methods.gradual import scheduled_keep
+from slr_det.methods.schedules import scheduled_keep
 from slr_det.projections import Projection
 
 
