@@ -6,10 +6,21 @@ import random
 from typing import Any
 
 HYPER = {"rho": 0.1, "M": 300.0, "r": 0.1, "s0": 0.01}
-ENTRIES = (("slr-new", "slr"), ("slr-paper", "slr"), ("admm", "admm"), ("gradual", "gradual"), ("oneshot", "oneshot"))
+ENTRIES = (
+    ("slr-new", "slr"),
+    ("slr-paper", "slr"),
+    ("admm", "admm"),
+    ("gradual", "gradual"),
+    ("oneshot", "oneshot"),
+)
 FINAL = {
     **{"slr-new": 0.96, "slr-paper": 0.93, "admm": 0.925, "gradual": 0.94, "oneshot": 0.91},
-    **{"slr-paper s0=0.001": 0.90, "slr-paper s0=0.1": 0.92, "slr-paper M=200": 0.925, "slr-paper M=400": 0.932},
+    **{
+        "slr-paper s0=0.001": 0.90,
+        "slr-paper s0=0.1": 0.92,
+        "slr-paper M=200": 0.925,
+        "slr-paper M=400": 0.932,
+    },
 }
 
 
@@ -19,7 +30,9 @@ def summary(values: list[float]) -> dict[str, Any]:
     return {"n": len(values), "mean": mean, "deviation": deviation}
 
 
-def make_document(rates: tuple[float, ...] = (10.0, 20.0, 50.0), seeds: int = 3, sweep: bool = True) -> dict[str, Any]:
+def make_document(
+    rates: tuple[float, ...] = (10.0, 20.0, 50.0), seeds: int = 3, sweep: bool = True
+) -> dict[str, Any]:
     """Results with a curve for every cell; epochs 1 to 7 under the method, 8 to 10 in masked retraining."""
     draw = random.Random(0)
     entries = [entry(label, method, None) for label, method in ENTRIES]
@@ -41,7 +54,11 @@ def make_document(rates: tuple[float, ...] = (10.0, 20.0, 50.0), seeds: int = 3,
                     {
                         "epoch": epoch,
                         "phase": "train" if epoch <= 7 else "retrain",
-                        "metric": {"top1": final - (0.5 if epoch <= 7 else 0.03) * 0.6 ** (epoch % 8) + draw.gauss(0, 0.004)},
+                        "metric": {
+                            "top1": final
+                            - (0.5 if epoch <= 7 else 0.03) * 0.6 ** (epoch % 8)
+                            + draw.gauss(0, 0.004)
+                        },
                     }
                     for epoch in range(1, 11)
                 ]
@@ -62,4 +79,11 @@ def make_document(rates: tuple[float, ...] = (10.0, 20.0, 50.0), seeds: int = 3,
 
 def entry(label: str, method: str, swept: dict[str, float] | None) -> dict[str, Any]:
     hyper = {**HYPER, **(swept or {})}
-    return {"label": label, "method": method, "epochs": 7, "retrain_epochs": 3, "swept": swept, "hyper": hyper}
+    return {
+        "label": label,
+        "method": method,
+        "epochs": 7,
+        "retrain_epochs": 3,
+        "swept": swept,
+        "hyper": hyper,
+    }

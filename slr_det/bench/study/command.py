@@ -115,8 +115,9 @@ class Methods:
         cells = cells_of(study)
         self.chosen = self._choose(study, cells)
         if options.list:
+            width = max(len(cell.title) for cell in self.chosen)
             for cell in self.chosen:
-                print(f"{cell.title:40s}  {state(cell)}")
+                print(f"{cell.title:{width}s}  {state(cell)}")
             return OK
         failures: list[Failure] = []
         if not options.report:
@@ -211,9 +212,13 @@ def _part(option: str, given: Collection[_T] | None, known: Sequence[_T]) -> lis
         return list(known)
     for item in given:
         if item not in known:
-            names = ", ".join(f"{k:g}" if isinstance(k, float) else str(k) for k in known)
-            raise ConfigError(f"{option}: the study has no '{item}', only {names}")
+            names = ", ".join(map(_shown, known))
+            raise ConfigError(f"{option}: the study has no '{_shown(item)}', only {names}")
     return [item for item in known if item in given]
+
+
+def _shown(item: object) -> str:
+    return f"{item:g}" if isinstance(item, float) else str(item)
 
 
 def _numbers(option: str, given: str | None) -> list[float] | None:
