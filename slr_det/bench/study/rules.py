@@ -99,7 +99,9 @@ def levers(entry: Entry, *, hyper: bool = True) -> list[str]:
     if config.prune.allocation != PruneConfig().allocation:
         words.append(f"{config.prune.allocation} allocation")
     if config.distill:
-        words.append(f"distillation {config.distill:g}")
+        warm = config.distill_temperature != plain.distill_temperature
+        at = f" at T {config.distill_temperature:g}" if warm else ""
+        words.append(f"distillation {config.distill:g}{at}")
     if config.iterations_per_epoch != plain.iterations_per_epoch:
         words.append(f"{config.iterations_per_epoch} iterations/epoch")
     if config.one_schedule:
