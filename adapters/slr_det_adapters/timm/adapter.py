@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from slr_det.adapter import EvalJob, ModelInfo, TrainJob
 from slr_det.errors import CheckpointError, ConfigError
-from slr_det_adapters.timm import models
+from slr_det_adapters.timm import checkpoints, datasets, models
 from slr_det_adapters.timm.arguments import Arguments
-
-if TYPE_CHECKING:
-    from slr_det.data.classification import ClassificationData
 
 
 class ClassifierAdapter:
@@ -32,51 +29,57 @@ class ClassifierAdapter:
         return {}
 
     def prepare_data(self, data: str, workdir: Path) -> Path:
-        """The data set as it is: it is read in place. DataError where there is none."""
+        """The data set as it is, read in place by this run's first question about it. DataError where there is none."""
+        datasets.forget()
         if not Path(data).expanduser().exists():
-            self._open(data)  # a set without files, or the error that says what was expected
+            datasets.open_data(data)  # a set without files, or the error that says what was expected
         return Path(data)
 
     def classes(self, data: Path) -> int:
         """Number of classes of a data set."""
-        return len(self._open(str(data)).classes)
+        return len(datasets.open_data(str(data)).classes)
 
     def is_checkpoint(self, model: str) -> bool:
         """Whether the word is a file rather than the name of an architecture."""
-        return models.is_checkpoint(model)
+        return checkpoints.is_checkpoint(model)
 
     def inspect(self, model: str, classes: int | None = None, weights: str = "") -> ModelInfo:
-        """Layers and weights of a checkpoint, or of an architecture by name."""
-        if models.is_checkpoint(model):
-            net, card = models.read(model)
+        """Layers and weights of a checkpoint, or of an architecture by name.
+
+        Without ``classes`` an architecture has those of its weights, or of the data set that it is known for. It is
+        described for images in colour, the one for digits for grey ones: no other layer than the first depends on it.
+        """
+        if checkpoints.is_checkpoint(model):
+            net, card = checkpoints.read(model)
             return models.describe(net, len(card.classes))
-        pretrained = weights == models.PRETRAINED
-        channels = 1 if model.startswith("digits") else 3
-        count = classes or (1000 if not model.startswith("digits") else 10)
-        net = models.build(model, count, channels, pretrained=pretrained)
-        if weights and not pretrained:
-            models.load_weights(net, model, weights)
-        return models.describe(net, count)
+        net, _ = models.with_weights(model, weights, classes, 1 if model.startswith("digits") else 3)
+        return models.describe(net, classes or models.classes_of(net))
 
     def given(self, model: str, weights: str, data: Path, target: Path) -> str:
         """A checkpoint file as it is, or ``weights`` written into the architecture ``model``."""
-        if models.is_checkpoint(model):
+        if checkpoints.is_checkpoint(model):
             if weights:
                 raise ConfigError(
                     f"model={model} is a checkpoint, which brings its own weights; leave weights={weights} out, or "
                     "give the name of an architecture as model"
                 )
-            models.read(model)
+            checkpoints.read(model)
             return model
         if not weights:
             raise ConfigError(
                 f"model={model} is an architecture without weights; give weights=FILE (or weights=pretrained), or "
                 "train it first with dense_epochs=N"
             )
-        from slr_det_adapters.timm.training import new_model
+        from slr_det_adapters.timm.starting import new_model
 
-        net, card = new_model(model, weights, self._open(str(data)), Arguments())
-        models.write(target, net, card, "given")
+        found = datasets.open_data(str(data))
+        net, card, others = new_model(model, weights, found)
+        if others is not None:
+            raise ConfigError(
+                f"weights={weights} are for {others} classes but data={data} has {len(found.classes)}; train them on "
+                "that data first with dense_epochs=N"
+            )
+        checkpoints.write(target, net, card, "given")
         return str(target)
 
     def train(self, job: TrainJob, *, resume: bool) -> list[dict[str, Any]]:
@@ -98,14 +101,14 @@ class ClassifierAdapter:
         self, source: str, target: Path, job: TrainJob, weights: Mapping[str, Tensor] | None = None
     ) -> None:
         """Write ``source``'s (averaged) model without the trainer's state, with ``weights`` instead of its own."""
-        net, card = models.read(source)
+        net, card = checkpoints.read(source)
         if weights is not None:
             models.replace_weights(net, weights)
-        models.write(target, net, card, job.title)
+        checkpoints.write(target, net, card, job.title)
 
     def averaged(self, source: str) -> dict[str, Tensor]:
         """Parameters of the (averaged) model of a checkpoint."""
-        return {name: p.detach().float() for name, p in models.read(source)[0].named_parameters()}
+        return {name: p.detach().float() for name, p in checkpoints.read(source)[0].named_parameters()}
 
     def evaluate(self, job: EvalJob) -> dict[str, Any]:
         """Top-1, top-5 and loss on the validation images, overall and per class."""
@@ -118,9 +121,3 @@ class ClassifierAdapter:
         from slr_det_adapters.timm.evaluation import recalibrate_checkpoint
 
         recalibrate_checkpoint(source, target, job)
-
-    @staticmethod
-    def _open(data: str) -> ClassificationData:
-        from slr_det_adapters.timm.loaders import open_data
-
-        return open_data(data, 0, 0)

@@ -12,35 +12,36 @@ from tqdm import tqdm
 
 from slr_det.adapter import EvalJob, TrainJob
 from slr_det.data.classification import ClassificationData
-from slr_det.data.splits import Split
-from slr_det.errors import CheckpointError
+from slr_det.errors import ConfigError
 from slr_det.masks import recalibrate_batchnorm
-from slr_det.metrics.classification import TopK
+from slr_det.metrics.classification import TopK, TopKResult
 from slr_det_adapters.mmengine.runner import find_device
-from slr_det_adapters.timm import models
+from slr_det_adapters.timm import checkpoints
 from slr_det_adapters.timm.arguments import Arguments
-from slr_det_adapters.timm.loaders import data_of, loader, prepared, shuffled
-from slr_det_adapters.timm.models import Card
+from slr_det_adapters.timm.cards import Card
+from slr_det_adapters.timm.datasets import data_of, require_fit
+from slr_det_adapters.timm.loaders import images_of, loader, prepared, shuffled
+from slr_det_adapters.timm.starting import require_size
 
 
 def evaluate_checkpoint(job: EvalJob) -> dict[str, Any]:
     """``top1``, ``top5`` (from six classes on), ``loss``, ``images`` and ``per_class``, on the validation images."""
     arguments = Arguments.read(job.args)
     data = data_of(job.data, arguments)
-    model, card = models.read(job.model)
-    require_classes(card, data, job.model, job.data)
-    device = find_device(job.device)
-    metrics = score(model.to(device), card, data, arguments, data.val, title="evaluation", quiet=job.verbose)
-    return {**metrics, "images": len(data.val)}
+    model, card = _at_work(job.model, job.device, arguments)
+    require_fit(card, data, job.model, job.data)
+    require_size(model, card)
+    found = score(model, card, data, arguments, title="evaluation", quiet=job.verbose)
+    return {**found.metrics, "images": found.images, "per_class": found.per_class}
 
 
-def require_classes(card: Card, data: ClassificationData, model: str, source: str) -> None:
-    """Refuse a model whose outputs are not the data's classes."""
-    if len(card.classes) != len(data.classes):
-        raise CheckpointError(
-            f"model={model} predicts {len(card.classes)} classes but data={source} has {len(data.classes)}; train it "
-            "on that data first with dense_epochs=N"
-        )
+def _at_work(model: str, device: str, arguments: Arguments) -> tuple[nn.Module, Card]:
+    """The model of a checkpoint on the first device that is named, and its card at the size that is asked for."""
+    net, card = checkpoints.read(model)
+    net.to(find_device(device.split(",")[0].strip()))
+    if arguments.channels_last:
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net, card.at(arguments.size)
 
 
 @torch.no_grad()
@@ -49,52 +50,45 @@ def score(
     card: Card,
     data: ClassificationData,
     arguments: Arguments,
-    split: Split,
     *,
     title: str = "",
     quiet: bool = False,
-) -> dict[str, Any]:
-    """Scores of a model on a split, in evaluation mode and the arguments' precision; its mode is restored."""
+) -> TopKResult:
+    """Scores of a model on the validation images, in evaluation mode and the arguments' precision."""
     device = next(model.parameters()).device
     metric = TopK(data.classes)
-    training = model.training
     model.eval()
-    if arguments.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batches = loader(data, arguments, card, train=False, split=split)
+    batches = loader(images_of(data.val, card, arguments, train=False), arguments, train=False)
     bar = tqdm(batches, desc=title, unit="batch", leave=False, disable=quiet or not title, delay=2.0)
-    try:
-        with precision(arguments, device):
-            for batch in bar:
-                images = prepared(batch["images"].to(device), card, arguments.channels_last)
-                metric.process(model(images).float().cpu(), batch["labels"])
-    finally:
-        model.train(training)
-    found = metric.evaluate()
-    return {**found.metrics, "per_class": found.per_class}
+    with precision(arguments, device):
+        for batch in bar:
+            images = prepared(batch["images"].to(device), card, arguments.channels_last)
+            known = batch["labels"] >= 0
+            metric.process(model(images).float().cpu()[known], batch["labels"][known])
+    return metric.evaluate()
 
 
 def precision(arguments: Arguments, device: torch.device) -> AbstractContextManager[Any]:
-    """Autocast as the arguments ask for it."""
+    """Autocast as the arguments ask for it; ConfigError for fp16 without a GPU."""
     if not arguments.amp:
         return nullcontext()
-    dtype = torch.bfloat16 if arguments.amp == "bf16" else torch.float16
-    return torch.autocast(device.type, dtype=dtype)
+    if arguments.amp == "fp16" and device.type != "cuda":
+        raise ConfigError(
+            f"amp is 'fp16', which needs a GPU, and the device is {device}; use amp=bf16 or leave it out"
+        )
+    return torch.autocast(device.type, dtype=torch.bfloat16 if arguments.amp == "bf16" else torch.float16)
 
 
 def recalibrate_checkpoint(source: str, target: Path, job: TrainJob) -> None:
     """Write ``source`` with batch-norm statistics averaged over augmented training images, forward passes only."""
     arguments = Arguments.read(job.args)
     data = data_of(job.data, arguments)
-    model, card = models.read(source)
-    device = find_device(job.device)
-    model.to(device)
-    if arguments.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model, card = _at_work(source, job.device, arguments)
+    device = next(model.parameters()).device
     with torch.no_grad(), precision(arguments, device):
         recalibrate_batchnorm(
             model,
             shuffled(data, arguments, card, arguments.recalibration_images, job.seed),
             lambda net, batch: net(prepared(batch["images"].to(device), card, arguments.channels_last)),
         )
-    models.write(target, model, card, job.title)
+    checkpoints.write(target, model, card, job.title)

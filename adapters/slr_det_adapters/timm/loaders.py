@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,51 +12,55 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from slr_det.data.augment import augment_batch, normalise
-from slr_det.data.classification import ClassificationData, open_classification
-from slr_det.data.splits import FileSplit, MemorySplit, Split
+from slr_det.data.classification import ClassificationData, FileSplit, MemorySplit, Split
+from slr_det.data.image_scan import LIMIT
 from slr_det.errors import DataError
+from slr_det_adapters.mmengine.steps import reseed, untouched_generators
+from slr_det_adapters.timm import models
 from slr_det_adapters.timm.arguments import Arguments
-from slr_det_adapters.timm.models import Card
+from slr_det_adapters.timm.cards import Card
+from slr_det_adapters.timm.datasets import warn
 
-_MOST_CORRUPT = 0.01  # share of the images asked for so far
-_BEFORE_JUDGING = 200
+#: Images that a forward pass without gradients takes at once, where they are small.
+_SMALL_IMAGES = 250
+#: Images per batch of statistics, at most.
+_STATISTICS = 256
 
 Batch = dict[str, Tensor]
 
 
-@functools.lru_cache(maxsize=2)
-def open_data(data: str, train_images: int, val_images: int) -> ClassificationData:
-    """The data set, kept in memory between the phases of a run."""
-    return open_classification(
-        data, train_images=train_images or None, val_images=val_images or None, say=_say
-    )
-
-
-def _say(line: str) -> None:
-    from tqdm import tqdm
-
-    tqdm.write(f"warning: {line}")
-
-
-def data_of(data: str, arguments: Arguments) -> ClassificationData:
-    """The data set with the subset that the arguments ask for."""
-    return open_data(data, arguments.train_images, arguments.val_images)
-
-
-@dataclass
 class Images(Dataset[Any]):
     """Items of a split: an index where images are in memory, else one transformed photograph and its label.
 
-    An image that cannot be decoded gives way to the next one that can, is named once, and is an error once more
-    than 1 % of those asked for were such.
+    The scan of a data set looks at an image's header and end; what cannot be decoded shows here. In training the next
+    image that can takes its place. In evaluation it counts for nothing: a black image with the label -1 stands for it,
+    so that batches keep their size. The workers of a loader share the marks of what was met.
+
+    Args:
+        split: The images.
+        transform: Turns a photograph into the model's input, (channels, height, width); None for images in memory.
+        blank: Stands for what cannot be decoded.
+        replace: Whether another image takes its place.
+        shared: Whether other processes read the images.
     """
 
-    split: Split
-    transform: Callable[[Any], Tensor] | None
-
-    def __post_init__(self) -> None:
-        self.asked = 0
-        self.corrupt: set[int] = set()
+    def __init__(
+        self,
+        split: Split,
+        transform: Callable[[Any], Tensor] | None,
+        blank: Tensor,
+        *,
+        replace: bool,
+        shared: bool,
+    ) -> None:
+        self.split = split
+        self.transform = transform
+        self.blank = blank
+        self.replace = replace
+        self.unreadable = torch.zeros(len(split) if isinstance(split, FileSplit) else 0, dtype=torch.uint8)
+        if shared:
+            self.unreadable.share_memory_()  # type: ignore[no-untyped-call]
+        self._named: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.split)
@@ -65,35 +68,53 @@ class Images(Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         if isinstance(self.split, MemorySplit) or self.transform is None:
             return index
-        self.asked += 1
-        for step in range(len(self.split)):
+        for step in range(len(self.split) if self.replace else 1):
             place = (index + step) % len(self.split)
-            if place in self.corrupt:
-                continue
             try:
-                picture = self.split.open(place)
-            except DataError as error:
-                self._count(place, error)
-                continue
-            return self.transform(picture), self.split.labels[place]
-        raise DataError("no image of the data set can be decoded; check the files")
+                return self.transform(self.split.open(place)), self.split.labels[place]
+            except DataError:
+                self.unreadable[place] = 1
+                if self._too_many():
+                    break  # the process that gets the batch stops the run, see judge()
+        return self.blank, torch.tensor(-1)
 
-    def _count(self, place: int, error: DataError) -> None:
-        self.corrupt.add(place)
-        _say(f"{error}; skipped ({len(self.corrupt)} so far)")
-        if len(self.corrupt) > _MOST_CORRUPT * max(self.asked, _BEFORE_JUDGING):
+    def _too_many(self) -> bool:
+        return int(torch.count_nonzero(self.unreadable)) > LIMIT * len(self.split)
+
+    def judge(self) -> None:
+        """Name what was newly found unreadable; DataError once that is more than 1 % of the split."""
+        if not isinstance(self.split, FileSplit) or int(self.unreadable.sum()) == len(self._named):
+            return
+        found = {int(place) for place in self.unreadable.nonzero()}
+        reason = ""
+        for place in sorted(found - self._named):
+            try:
+                self.split.open(place)
+            except DataError as error:
+                reason = str(error)
+                warn(f"{reason}; left out", every_process=True)
+        self._named |= found
+        if self._too_many():
             raise DataError(
-                f"{len(self.corrupt)} of {self.asked} images cannot be decoded, more than 1 %: {error}; mend or "
-                "remove the files"
+                f"{len(found)} of {len(self.split)} images cannot be decoded, more than {LIMIT:.0%}: {reason}"
             )
+
+
+class Loader(DataLoader[Any]):
+    """A loader that judges its images in the process that asks for them: an error of a worker is no single line."""
+
+    def __iter__(self) -> Any:
+        for batch in super().__iter__():
+            if isinstance(self.dataset, Images):
+                self.dataset.judge()
+            yield batch
 
 
 class Collate:
     """Put items into a batch: ``images`` (uint8 from memory, or float and normalised) and ``labels``."""
 
-    def __init__(self, split: Split, arguments: Arguments, card: Card, train: bool) -> None:
+    def __init__(self, split: Split, arguments: Arguments, train: bool) -> None:
         self.split = split
-        self.size = card.size
         self.augment = train and arguments.augment == "basic"
         self.pad, self.flip = arguments.pad, arguments.flip
 
@@ -112,44 +133,63 @@ class Collate:
         return {"images": images, "labels": self.split.labels[index]}
 
 
+def images_of(split: Split, card: Card, arguments: Arguments, *, train: bool) -> Images:
+    """The items of a split, for training or for evaluation."""
+    files = isinstance(split, FileSplit)
+    return Images(
+        split,
+        _transform(card, arguments, train) if files else None,
+        torch.zeros(card.channels, *card.size),
+        replace=train,
+        shared=files and arguments.workers > 0,
+    )
+
+
 def loader(
-    data: ClassificationData,
+    images: Images,
     arguments: Arguments,
-    card: Card,
     *,
     train: bool,
-    split: Split | None = None,
     sampler: Any = None,
-    batch: int | None = None,
+    batch: int = 0,
     drop_last: bool = False,
-) -> DataLoader[Any]:
-    """A loader over the training or the validation images (or ``split``), augmented where ``train`` says so."""
-    chosen = split if split is not None else (data.train if train else data.val)
-    transform = _transform(card, arguments, train) if isinstance(chosen, FileSplit) else None
-    return DataLoader(
-        Images(chosen, transform),
-        batch_size=batch or (arguments.batch if train else max(arguments.batch, 250)),
+) -> Loader:
+    """A loader over images, augmented where ``train`` says so.
+
+    Args:
+        images: The items, of :func:`images_of` with the same ``train``.
+        arguments: Batch size, augmentation and workers.
+        train: For training, or for statistics of training.
+        sampler: Order of the items; None for their own.
+        batch: Images per batch; 0 for the arguments' in training, and for evaluation at least 250 small ones.
+        drop_last: Leave out an incomplete last batch.
+    """
+    small = isinstance(images.split, MemorySplit)
+    usual = max(arguments.batch, _SMALL_IMAGES) if small and not train else arguments.batch
+    return Loader(
+        images,
+        batch_size=batch or usual,
         sampler=sampler,
         drop_last=drop_last,
-        num_workers=arguments.workers if isinstance(chosen, FileSplit) else 0,
-        collate_fn=Collate(chosen, arguments, card, train),
+        num_workers=0 if small else arguments.workers,
+        collate_fn=Collate(images.split, arguments, train),
     )
 
 
 def _transform(card: Card, arguments: Arguments, train: bool) -> Callable[[Any], Tensor]:
-    from timm.data import create_transform, resolve_data_config
+    from timm.data import create_transform
 
-    wanted = resolve_data_config({}, pretrained_cfg={"crop_pct": 0.875})
     augment = train and arguments.augment == "basic"
+    made_for = models.made_for(card.model)
     made: Callable[[Any], Tensor] = create_transform(
         (card.channels, *card.size),
         is_training=augment,
         hflip=0.5 if arguments.flip else 0.0,
-        color_jitter=0.0,
-        interpolation="bilinear" if augment else wanted["interpolation"],
+        color_jitter=None,
+        interpolation="bilinear" if augment else made_for.interpolation,
         mean=card.mean,
         std=card.std,
-        crop_pct=wanted["crop_pct"],
+        crop_pct=made_for.crop,
     )
     return made
 
@@ -171,10 +211,13 @@ def shuffled(
     """Augmented training batches in an order of their own, about ``images`` in all: for batch-norm statistics.
 
     Augmented as in training, because the weights have only ever seen such batches: statistics of centred images
-    are those of another distribution.
+    are those of another distribution. The batches are of about the same size, because each counts the same.
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(data.train), generator=generator)[:images].tolist()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield from loader(data, arguments, card, train=True, sampler=order, batch=min(len(order), 256))
+    most = _STATISTICS if isinstance(data.train, MemorySplit) else min(arguments.batch, _STATISTICS)
+    size = math.ceil(len(order) / math.ceil(len(order) / most))
+    items = images_of(data.train, card, arguments, train=True)
+    with untouched_generators():
+        reseed(seed)
+        yield from loader(items, arguments, train=True, sampler=order, batch=size)

@@ -1,175 +1,176 @@
-"""Classifiers by name, and the checkpoint file that they live in.
-
-A checkpoint is ``{"state_dict": ..., "meta": {"classifier": {...}}}``: the parameters under their upstream names, so
-that timm's own loaders read it, and what is needed to build the model again. It loads with ``weights_only=True``.
-"""
+"""Classifiers by name: the CIFAR family of slr_det, and every model of timm."""
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from slr_det import __version__
 from slr_det import models as family
 from slr_det.adapter import ModelInfo
-from slr_det.errors import CheckpointError, ConfigError, MissingExtraError, nearest
-from slr_det.files import atomic_open
+from slr_det.errors import ConfigError, MissingExtraError, nearest
 from slr_det.layers import layers_of
 from slr_det.models.weights import load_into, read_state_dict
 
-SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".safetensors")
 PRETRAINED = "pretrained"
-META = "classifier"
+#: What the trainer puts before every parameter's name, see :class:`slr_det_adapters.timm.trainable.Trainable`.
 PREFIX = "net."
+#: Names that people use for networks which timm does not have.
+ALIASES = {f"resnet{depth}": f"cifar_resnet{depth}" for depth in (20, 32, 44, 56, 110)}
 
 
 @dataclass(frozen=True)
-class Card:
-    """What builds a classifier again.
+class MadeFor:
+    """What a network was made for.
 
     Attributes:
-        model: Name in the CIFAR family of slr_det, or in timm.
-        classes: Class names, in the order of the outputs.
-        channels: Channels of the images.
-        size: Height and width in pixels that the model is evaluated at.
-        mean: Mean of each channel, subtracted from images scaled to [0, 1].
+        classes: Number of classes of its published weights, or of the data set it is known for.
+        size: Height and width of its images in pixels.
+        only_size: Whether it can take no other.
+        mean: Mean of each channel; empty where that is the data's business.
         std: Standard deviation of each channel.
+        crop: Share of an image's shorter side that evaluation looks at.
+        interpolation: How evaluation resizes images.
     """
 
-    model: str
-    classes: tuple[str, ...]
-    channels: int
+    classes: int
     size: tuple[int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    only_size: bool = False
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    crop: float = 0.875
+    interpolation: str = "bicubic"
 
 
-def is_checkpoint(model: str) -> bool:
-    """Whether a model word is a file rather than a name."""
-    return model.endswith(SUFFIXES)
+def full_name(name: str) -> str:
+    """The name under which a network is built."""
+    return ALIASES.get(name, name)
+
+
+def is_own(name: str) -> bool:
+    """Whether a network comes with slr_det rather than with timm."""
+    return full_name(name) in family.names()
+
+
+def made_for(name: str) -> MadeFor:
+    """What a network was made for; ConfigError where there is no such network."""
+    if is_own(name):
+        side = 8 if name.startswith("digits") else 32
+        return MadeFor(10, (side, side))
+    timm = _timm()
+    _require_known(name, timm)
+    config = timm.models.get_pretrained_cfg(name)
+    known = {} if config is None else config.to_dict()
+    found = timm.data.resolve_data_config({}, pretrained_cfg=known)
+    _, height, width = found["input_size"]
+    return MadeFor(
+        int(known.get("num_classes") or 1000),
+        (int(height), int(width)),
+        bool(known.get("fixed_input_size")),
+        tuple(found["mean"]),
+        tuple(found["std"]),
+        float(found["crop_pct"]),
+        str(found["interpolation"]),
+    )
 
 
 def build(name: str, classes: int, channels: int, *, pretrained: bool = False) -> nn.Module:
-    """A classifier of the CIFAR family or of timm, with random or timm's published weights.
+    """A classifier with random weights, or with those that timm publishes.
 
     Raises:
         ConfigError: There is no such model, it cannot take so many channels, or its weights cannot be had.
     """
-    if f"cifar_{name}" in family.names() and not _timm_has(name):
-        name = f"cifar_{name}"
-    if name in family.names():
+    if is_own(name):
         if pretrained:
             raise ConfigError(f"model={name} has no published weights here; give weights=FILE")
-        return family.build(name, classes, channels)
+        return family.build(full_name(name), classes, channels)
     timm = _timm()
-    if not timm.is_model(name):
-        known = [*family.names(), *timm.list_models()]
-        raise ConfigError(
-            f"there is no model '{name}'{nearest(name, known)}; it can be one of {', '.join(family.names())}, any "
-            "model of timm, or a checkpoint file"
-        )
+    _require_known(name, timm)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet():
             model: nn.Module = timm.create_model(
                 name, pretrained=pretrained, num_classes=classes, in_chans=channels
             )
     except Exception as error:
         if not pretrained:
             raise ConfigError(
-                f"model={name} cannot be built for {classes} classes and {channels} channels: {_line(error)}"
+                f"model={name} cannot be built for {classes} classes and {channels} channels: {one_line(error)}"
             ) from error
         raise ConfigError(
-            f"the published weights of model={name} cannot be had ({_line(error)}); give a local file as "
+            f"the published weights of model={name} cannot be had ({one_line(error)}); give a local file as "
             "weights=FILE, or connect to the network"
         ) from error
     return model
 
 
-def pretrained_card(name: str) -> dict[str, Any]:
-    """Input size, mean and standard deviation that a timm model was made for; empty for the CIFAR family."""
-    if name in family.names() or f"cifar_{name}" in family.names():
-        return {}
-    found: dict[str, Any] = _timm().data.resolve_data_config({}, pretrained_cfg=_config_of(name))
-    return found
+def with_weights(name: str, weights: str, classes: int | None, channels: int) -> tuple[nn.Module, int | None]:
+    """An architecture with the weights a user asked for: a file's, timm's published ones, or random ones.
 
+    Args:
+        name: The architecture.
+        weights: A file, ``pretrained``, or empty.
+        classes: Number of outputs; None for as many as the weights have.
+        channels: Channels of the images.
 
-def write(target: Path, model: nn.Module, card: Card, phase: str) -> None:
-    """Write a checkpoint, as a whole or not at all."""
-    content = {
-        "state_dict": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
-        "meta": {
-            META: plain_card(card),
-            "phase": phase,
-            "slr_det": __version__,
-        },
-    }
-    with atomic_open(target) as file:
-        torch.save(content, file)
-
-
-def plain_card(card: Card) -> dict[str, Any]:
-    """A card as plain data, for the ``meta`` of a checkpoint."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(card).items()}
-
-
-def read(path: str) -> tuple[nn.Module, Card]:
-    """The classifier in a checkpoint written by :func:`write`, or under way in the trainer's own.
+    Returns:
+        The model, and the number of classes that the weights are for where that is another one than ``classes``: as
+        for any fine-tuning, the output layer then keeps its random weights.
 
     Raises:
-        CheckpointError: It is missing, damaged, or does not say which architecture its weights are of.
+        ConfigError: As :func:`build`.
+        CheckpointError: The file cannot be read, or has the weights of another architecture.
     """
-    state = read_state_dict(path)
-    card = _card(path)
-    if all(name.startswith(PREFIX) for name in state):  # the trainer's own checkpoint, of a run under way
-        state = {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}
-    model = build(card.model, len(card.classes), card.channels)
-    load_into(model, state, path)
-    return model, card
+    usual = made_for(name).classes
+    if not weights or weights == PRETRAINED:
+        model = build(name, classes or usual, channels, pretrained=bool(weights))
+        return model, usual if weights and classes not in (None, usual) else None
+    state = without_prefix(read_state_dict(weights))
+    model = build(name, classes or usual, channels)
+    found = _classes_in(state, model)
+    if classes is None and found not in (None, usual):
+        model = build(name, found or usual, channels)
+    others = found if classes is not None and found != classes else None
+    if others is not None:
+        own = model.state_dict()
+        for output in outputs(model):
+            stem = output.removesuffix("weight")
+            state |= {key: own[key] for key in state if key.startswith(stem) and key in own}
+    load_into(model, state, weights)
+    return model, others
 
 
-def _card(path: str) -> Card:
-    meta: Any = None
-    if not path.endswith(".safetensors"):
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        meta = content.get("meta") if isinstance(content, Mapping) else None
-    found = meta.get(META) if isinstance(meta, Mapping) else None
-    if not isinstance(found, Mapping):
-        raise CheckpointError(
-            f"{path}: holds weights, but not which architecture they are of; give its name and the file: "
-            f"model=NAME weights={path}"
-        )
-    try:
-        return Card(
-            str(found["model"]),
-            tuple(map(str, found["classes"])),
-            int(found["channels"]),
-            (int(found["size"][0]), int(found["size"][1])),
-            tuple(map(float, found["mean"])),
-            tuple(map(float, found["std"])),
-        )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise CheckpointError(
-            f"{path}: its description of the classifier is damaged ({error}); write it again"
-        ) from error
+def without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under their upstream names, where they are those of a training under way."""
+    if not all(name.startswith(PREFIX) for name in state):
+        return dict(state)
+    return {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}
+
+
+def _classes_in(state: Mapping[str, Tensor], model: nn.Module) -> int | None:
+    """How many classes the weights of a file are for; None where their output layer is not the model's."""
+    own = model.state_dict()
+    for name in outputs(model):
+        if name in state and state[name].shape[1:] == own[name].shape[1:]:
+            return int(state[name].shape[0])
+    return None
 
 
 def describe(model: nn.Module, classes: int) -> ModelInfo:
     """The model as the pruner sees it; the layer that writes the class scores has the role ``head``."""
     return ModelInfo(
-        layers_of(model, heads=_outputs(model)),
+        layers_of(model, heads=outputs(model)),
         {name: p.detach().float().cpu() for name, p in model.named_parameters()},
         classes,
     )
 
 
-def _outputs(model: nn.Module) -> list[str]:
+def outputs(model: nn.Module) -> list[str]:
     """Weight names of the layers that write class scores: timm says which, else it is the last linear layer."""
     ask = getattr(model, "get_classifier", None)
     found = ask() if callable(ask) else None
@@ -182,23 +183,9 @@ def _outputs(model: nn.Module) -> list[str]:
     return [f"{linear[-1]}.weight"] if linear else []
 
 
-def load_weights(model: nn.Module, name: str, file: str) -> None:
-    """Put a file's weights into an architecture; CheckpointError where they are of another one.
-
-    A file for another number of classes keeps its backbone: its output layer is left out, as for any fine-tuning.
-    """
-    state = read_state_dict(file)
-    outputs = {n.removesuffix("weight") for n in _outputs(model)}
-    own = model.state_dict()
-    for prefix in outputs:
-        parts = [k for k in state if k.startswith(prefix)]
-        if any(
-            k in own and state[k].shape[1:] == own[k].shape[1:] and state[k].shape != own[k].shape
-            for k in parts
-        ):
-            for key in parts:
-                state[key] = own[key]
-    load_into(model, state, file)
+def classes_of(model: nn.Module) -> int:
+    """How many classes a model predicts."""
+    return len(dict(model.named_parameters())[outputs(model)[0]])
 
 
 def replace_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -209,11 +196,33 @@ def replace_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
             named[name].copy_(values)
 
 
-def _timm_has(name: str) -> bool:
+def one_line(error: BaseException) -> str:
+    """What an error of another package says, in a part of a line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else f"{text[:157]}..."
+
+
+def _require_known(name: str, timm: Any) -> None:
+    if not timm.is_model(name):
+        known = [*family.names(), *ALIASES, *timm.list_models()]
+        raise ConfigError(
+            f"there is no model '{name}'{nearest(name, known)}; it can be one of {', '.join(family.names())}, any "
+            "model of timm, or a checkpoint file"
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without timm's warnings, and without a line for each try to reach the network."""
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)
     try:
-        return bool(_timm().is_model(name))
-    except MissingExtraError:
-        return False
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        hub.setLevel(level)
 
 
 def _timm() -> Any:
@@ -224,15 +233,3 @@ def _timm() -> Any:
             'this model is one of timm\'s, which is not installed; run: uv pip install "slr-det[classify]"'
         ) from error
     return timm
-
-
-def _config_of(name: str) -> Any:
-    from timm.models import get_pretrained_cfg
-
-    found = get_pretrained_cfg(name)
-    return {} if found is None else found.to_dict()
-
-
-def _line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else f"{text[:157]}..."

@@ -11,8 +11,8 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.nn import functional
 
+from slr_det_adapters.timm.cards import Card
 from slr_det_adapters.timm.loaders import prepared
-from slr_det_adapters.timm.models import Card
 
 
 class Trainable(BaseModel):
@@ -51,8 +51,7 @@ class Trainable(BaseModel):
         self.share = share if teacher is not None else 0.0
         self.temperature = temperature
         self._predicting = predicting or (lambda device: nullcontext())
-        # In a list, so that it is no submodule: it must not appear in checkpoints or parameters.
-        self._teacher = [] if teacher is None else [teacher.eval().requires_grad_(False)]
+        self._teacher = None if teacher is None else Teacher(teacher)
 
     def forward(self, images: Tensor, labels: Tensor, mode: str = "loss") -> Any:
         """``mode="loss"`` gives ``{"loss": scalar}``, anything else the class scores (N, classes)."""
@@ -64,14 +63,9 @@ class Trainable(BaseModel):
 
     def _loss(self, images: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
         loss = functional.cross_entropy(scores, labels, label_smoothing=self.smoothing)
-        if not self.share:
+        if self._teacher is None or not self.share:
             return loss
-        teacher = self._teacher[0]
-        first = next(teacher.parameters())
-        if first.device != images.device:
-            teacher.to(images.device)
-        with torch.no_grad():
-            wanted = teacher(images).float()
+        wanted = self._teacher.scores(images)
         soft = functional.kl_div(
             functional.log_softmax(scores / self.temperature, dim=1),
             functional.log_softmax(wanted / self.temperature, dim=1),
@@ -79,3 +73,26 @@ class Trainable(BaseModel):
             log_target=True,
         )
         return (1.0 - self.share) * loss + self.share * self.temperature**2 * soft
+
+
+class Teacher:
+    """A model that is asked and never trained. No submodule of its student, so that no checkpoint holds it.
+
+    Args:
+        net: The model; it is put into evaluation mode.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net = net.eval().requires_grad_(False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Teacher:
+        """Itself: an averaged copy of the student has the same teacher."""
+        return self
+
+    @torch.no_grad()
+    def scores(self, images: Tensor) -> Tensor:
+        """Class scores (N, classes) of images, float32, on their device."""
+        if next(self.net.parameters()).device != images.device:
+            self.net.to(images.device)
+        found: Tensor = self.net(images).float()
+        return found

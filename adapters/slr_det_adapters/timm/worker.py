@@ -1,29 +1,46 @@
-"""One of several training processes: ``torchrun -m slr_det_adapters.timm.worker JOB.json``."""
+"""One of several training processes: ``python -m slr_det_adapters.timm.worker FOLDER``, with ``job.json`` in it."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
+import time
+import traceback
 from pathlib import Path
 
 from slr_det.adapter import TrainJob
 from slr_det.errors import SlrDetError
 from slr_det_adapters.timm.arguments import Arguments
-from slr_det_adapters.timm.training import run
+from slr_det_adapters.timm.launching import report_error
 
 
-def main(file: str) -> int:
-    """Run the job; a one-line error goes to ``error.txt`` beside it, where the process that waits finds it."""
-    content = json.loads(Path(file).read_text(encoding="utf-8"))
+def main(folder: str) -> int:
+    """Run the job; what goes wrong is left in the folder, where the process that waits finds it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the one that waits decides
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    content = json.loads((Path(folder) / "job.json").read_text(encoding="utf-8"))
     job = TrainJob.from_dict(content["job"])
     try:
-        run(job, Arguments.read(job.args), content["resume"])
+        from slr_det_adapters.timm.training import run
+
+        run(job, Arguments.read(job.args), content["resume"], distributed=True)
     except SlrDetError as error:
-        if os.environ.get("RANK", "0") == "0":
-            (Path(file).parent / "error.txt").write_text(str(error), encoding="utf-8")
+        report_error(Path(folder), int(os.environ["RANK"]), error)
         return 2
+    except Exception:
+        report_error(Path(folder), int(os.environ["RANK"]), traceback.format_exc())
+        return 1
     return 0
+
+
+def _end_with(parent: int) -> None:
+    """End this process once its parent is gone: one that trained on alone would write into a resumed run."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 if __name__ == "__main__":
