@@ -41,9 +41,10 @@ CLASSIFY: dict[str, Any] = {
     "data": "digits",
     "model": "digits_cnn",
     "method": ["slr", "admm", "gradual", "oneshot"],
+    "recipe": "recommended",
     "dense_epochs": 10,
-    "epochs": 7,
-    "retrain_epochs": 3,
+    "epochs": 8,
+    "retrain_epochs": 2,
     "prune": {"target_compression": "20x", "dense_head": False},
     "train": {
         "batch": 32,
@@ -56,13 +57,12 @@ CLASSIFY: dict[str, Any] = {
         "flip": False,
     },
     "dense": {"lr": 0.1, "warmup_epochs": 1},
-    "retrain": {"lr": 0.01},
 }
 
 _RUN = """\
   name=, project=            the run's folder is project/name; seed=0
   method=slr,admm            slr, admm, penalty, gradual, oneshot; each at the same budget
-  recipe=paper               a named set of settings; a file's and the command line's own win
+  recipe={recipe:<20}a named set of settings, paper or recommended; what a file or the command line says wins
   epochs=, retrain_epochs=   training under the method; masked retraining after pruning
 """
 _PRUNE = """\
@@ -71,14 +71,16 @@ _PRUNE = """\
   prune.allocation=          uniform, erk, global, layerwise (with prune.ratios=FILE), sensitivity
   prune.include=, exclude=   globs of parameter names; prune.dense_first=, prune.dense_head=true
   slr.rho=0.1 slr.M=300 slr.r=0.1 slr.s0=0.01 slr.stepsize=contractive slr.objective=running
-  slr.rho_growth=1           what rho has grown by in the last iteration; slr.continuation=0 the share of the
-                             iterations over which what is kept shrinks to the target
+  slr.closing=0              rho that closes W - Z by this exponent over the run, in place of slr.rho (SGD)
+  slr.rho_growth=1           what rho has grown by in the last iteration
+  slr.continuation=0         share of the iterations over which what is kept shrinks to the target
+  slr.survivors=pinned       free: the penalty leaves the weights that are kept alone
 """
 
 YOLO_SETTINGS = f"""settings (key=value, or a YAML file with the same keys):
   model=FILE.pt|FILE.yaml    a trained checkpoint, or an architecture together with dense_epochs=N
   data=...                   a data YAML, a COCO JSON, a folder in COCO or YOLO layout, or 'shapes' (generated)
-{_RUN}\
+{_RUN.format(recipe="paper")}\
   dense_epochs=              dense training first, where the model is an architecture
 {_PRUNE.format(rate="3.33x")}\
   min.map50=0.35             exit with 1 where the final model is below
@@ -91,7 +93,7 @@ CLASSIFY_SETTINGS = f"""settings (key=value, or a YAML file with the same keys):
   weights=FILE|pretrained    weights for an architecture: a local file, or those that timm publishes for it
   data=...                   a folder with train/CLASS/ and val/CLASS/, CIFAR-10 in binary form, a .tar of either,
                              or 'digits' (comes with scikit-learn)
-{_RUN}\
+{_RUN.format(recipe="recommended")}\
   dense_epochs=              dense training first: from random weights, or from weights=
   iterations_per_epoch=1     iterations of the method in each epoch
   one_schedule=false         one learning-rate schedule over epochs and retrain_epochs together
