@@ -75,8 +75,8 @@ class Right(BaseMetric):  # type: ignore[misc]
         return {"accuracy": sum(results) / len(results)}
 
 
-class Stopped(Exception):
-    pass
+class Stopped(KeyboardInterrupt):
+    """What Ctrl-C raises, wherever a run is."""
 
 
 class StopAt(Hook):  # type: ignore[misc]

@@ -28,6 +28,16 @@ HOOKS: dict[str, dict[str, Any]] = {
     "slr": {},
     "slr, two iterations an epoch": {"iterations_per_epoch": 2},
     "slr, fixed objective": {"hyper": {"objective": "fixed", "rho": 0.2, "s0": 0.3}, "fixed_batches": 2},
+    "slr, all options": {
+        "hyper": {
+            "closing": 4.0,
+            "survivors": "free",
+            "continuation": 0.7,
+            "rho_growth": 3.0,
+            "s0_unit": "rho",
+            "s0": 0.5,
+        }
+    },
     "admm": {"method": "admm"},
     "gradual": {"method": "gradual"},
     "oneshot": {"method": "oneshot"},
@@ -144,8 +154,12 @@ def test_a_run_without_a_seed_goes_on_in_the_order_it_began_in(tmp_path: Path) -
     assert runner.train_dataloader.sampler.seed == saved["slr_det"]["sampler_seed"] == saved["meta"]["seed"]
 
 
-def test_a_loop_without_epochs_resumes_in_the_middle_of_an_iteration(tmp_path: Path) -> None:
-    hooks = [{"type": "SLRHook", "keep": 0.3, "heads": ["fc.*"], "iterations": 3, "hyper": {"s0": 0.3}}]
+@pytest.mark.parametrize(("stop", "objective"), [(9, "running"), (5, "fixed")])
+def test_a_loop_without_epochs_resumes_in_the_middle_of_an_iteration(
+    stop: int, objective: str, tmp_path: Path
+) -> None:
+    hyper = {"s0": 0.3, "objective": objective}
+    hooks = [{"type": "SLRHook", "keep": 0.3, "heads": ["fc.*"], "iterations": 3, "hyper": hyper}]
     loop: dict[str, Any] = {
         "train_cfg": {"by_epoch": False, "max_iters": 15},
         "train_dataloader": runs.loader(sampler={"type": "InfiniteSampler"}),
@@ -154,8 +168,8 @@ def test_a_loop_without_epochs_resumes_in_the_middle_of_an_iteration(tmp_path: P
         "custom_hooks": hooks,
     }
     whole = plain(tmp_path / "whole", **loop)
-    plain(tmp_path / "parts", stop=9, **loop)
-    assert last_checkpoint(tmp_path / "parts") == tmp_path / "parts" / "iter_8.pth"
+    plain(tmp_path / "parts", stop=stop, **loop)
+    assert last_checkpoint(tmp_path / "parts") == tmp_path / "parts" / f"iter_{stop - 1}.pth"
     found = plain(tmp_path / "parts", resume=True, **loop)
     assert runs.different(whole, found) == []
     assert [record["step"] for record in found["history"]] == [5, 10, 15]
@@ -286,38 +300,27 @@ runs.make(Path(sys.argv[2]), runs.slr(), Slow()).train()
 """
 
 
-def test_killed_processes_go_on_in_the_same_bits(tmp_path: Path) -> None:
-    moments = {signal.SIGKILL: runs.STEPS + 2, signal.SIGTERM: 2 * runs.STEPS + 3}
-    processes = {}
-    for which in moments:
-        (tmp_path / which.name).mkdir()
-        processes[which] = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path / which.name)],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+def test_a_killed_process_goes_on_in_the_same_bits(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     hook = runs.slr()
     runner = runs.make(tmp_path / "whole", hook)
     runner.train()
     whole = runs.everything(runner, hook)
-    waiting = set(moments)
-    while waiting:
-        for which in list(waiting):
-            done = tmp_path / which.name / "steps"
-            if done.is_file() and int(done.read_text() or 0) >= moments[which]:
-                processes[which].send_signal(which)
-            if processes[which].poll() is not None:
-                waiting.remove(which)
+    steps = tmp_path / "steps"
+    while process.poll() is None and not (steps.is_file() and int(steps.read_text() or 0) >= runs.STEPS + 2):
         time.sleep(0.01)
-    for which, step in moments.items():
-        assert processes[which].wait() == -which
-        folder = tmp_path / which.name
-        assert last_checkpoint(folder) == folder / f"epoch_{step // runs.STEPS}.pth"
-        hook = runs.slr()
-        runner = runs.make(folder, hook, model=runs.tiny(seed=7), resume=True)
-        runner.train()
-        assert runs.different(whole, runs.everything(runner, hook)) == []
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert last_checkpoint(tmp_path) == tmp_path / "epoch_1.pth"
+    hook = runs.slr()
+    runner = runs.make(tmp_path, hook, model=runs.tiny(seed=7), resume=True)
+    runner.train()
+    assert runs.different(whole, runs.everything(runner, hook)) == []
 
 
 def test_the_history_file_is_what_the_hook_says(tmp_path: Path) -> None:

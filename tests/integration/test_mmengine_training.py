@@ -24,8 +24,9 @@ from slr_det.errors import CheckpointError, ConfigError
 from slr_det_adapters.mmengine import ProgressHook, SafeCheckpointHook, ScheduleHook, build_runner
 from slr_det_adapters.mmengine.checkpoints import last_checkpoint, make_plain, read_checkpoint, revive
 from slr_det_adapters.mmengine.objective import HeldBatches
+from slr_det_adapters.mmengine.plan import Plan
 from slr_det_adapters.mmengine.runner import find_device
-from slr_det_adapters.mmengine.steps import Plan, seed_of
+from slr_det_adapters.mmengine.steps import seed_of
 
 VALIDATION = {"val_dataloader": runs.loader(False), "val_evaluator": {"type": "Right"}}
 
@@ -230,6 +231,16 @@ def test_the_users_device_wins(monkeypatch: pytest.MonkeyPatch) -> None:
         find_device("0,1")
 
 
+def test_a_model_stays_on_the_users_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """mmengine itself would move model and checkpoint to the GPU that it believes to be there."""
+    monkeypatch.setattr("mmengine.runner.runner.get_device", lambda: "cuda")
+    with pytest.raises(runs.Stopped):
+        runs.make(tmp_path, runs.slr(), runs.StopAt(8)).train()
+    runner = runs.make(tmp_path, runs.slr(), resume=True)
+    runner.train()
+    assert runner.model.body.weight.device.type == "cpu" and runner.epoch == 3
+
+
 def test_bf16_computes_in_bfloat16(tmp_path: Path) -> None:
     types = []
     model = runs.tiny()
@@ -276,6 +287,10 @@ def test_what_a_checkpoint_holds_becomes_plain_and_comes_back(tmp_path: Path) ->
     assert found["resumed_keys"] == {"train/loss": True, "eta": True}
 
 
+def draw(*args: object) -> None:
+    random.random(), np.random.rand(), torch.rand(1)
+
+
 def test_the_fixed_objective_is_a_mean_over_batches_that_stay(tmp_path: Path) -> None:
     runner = runs.make(tmp_path, runs.slr())
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
@@ -283,6 +298,7 @@ def test_the_fixed_objective_is_a_mean_over_batches_that_stay(tmp_path: Path) ->
     held = HeldBatches(runner.train_dataloader, 2, seed=5, rank=0)
     model = runner.model.train()
     model.norm.eval()
+    model.fc.register_forward_hook(draw)
     values = [held.loss(model, runner.optim_wrapper) for _ in range(2)]
     assert (random.random(), np.random.rand(), torch.rand(1).item()) == (
         random.Random(1).random(),
@@ -295,6 +311,8 @@ def test_the_fixed_objective_is_a_mean_over_batches_that_stay(tmp_path: Path) ->
         expected = sum(model(*batch, mode="loss")["loss"].item() for batch in held._batches) / 2
     assert values == [pytest.approx(expected)] * 2
     assert [len(labels) for _, labels in held._batches] == [runs.BATCH] * 2
+    again = HeldBatches(runner.train_dataloader, 2, seed=5, rank=0)
+    assert torch.equal(again._batches[1][0], held._batches[1][0])
     other = HeldBatches(runner.train_dataloader, 2, seed=5, rank=1)
     assert not torch.equal(other._batches[0][0], held._batches[0][0])
 

@@ -13,7 +13,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor
 
 from slr_det.engine import Engine
-from slr_det.errors import ConfigError, NumericsError
+from slr_det.errors import ConfigError
 from slr_det.masks import MaskKeeper
 from slr_det.objective import RunningMean
 from slr_det_adapters.mmengine import checkpoints, inspection, resume
@@ -22,7 +22,8 @@ from slr_det_adapters.mmengine.checkpoint_hook import BACKEND
 from slr_det_adapters.mmengine.history import HistoryFile, scalars
 from slr_det_adapters.mmengine.loss import wrap_update
 from slr_det_adapters.mmengine.objective import HeldBatches
-from slr_det_adapters.mmengine.steps import Plan, SeededBatches, reseed, restart_loader, seed_of
+from slr_det_adapters.mmengine.plan import plan_of
+from slr_det_adapters.mmengine.steps import SeededBatches, reseed, restart_loader, seed_of
 from slr_det_adapters.mmengine.view import PrunedView
 
 
@@ -111,17 +112,15 @@ class SLRHook(Hook):
         self._copies = inspection.averaged_copies(runner)
         self._by_epoch = not isinstance(runner.train_loop, IterBasedTrainLoop)
         self._file = HistoryFile(Path(runner.work_dir))
-        iterations = self._iterations(runner)
-        self._plan = Plan(
-            runner.max_iters, iterations, runner.max_iters // runner.max_epochs if self._by_epoch else None
-        )
+        self._plan = plan_of(runner.max_iters, runner.max_epochs if self._by_epoch else None, self.arguments)
         self._mean = RunningMean(next(iter(self._named.values())).device, None)
         if self.arguments.keep_zeros:
             self.masks = MaskKeeper(inspection.zeros_of(self._named))
         elif self.arguments.method is not None:
-            spec, allocation = choose(self.arguments, self._model, iterations)
+            spec, allocation = choose(self.arguments, self._model, len(self._plan.ends))
             inspection.require_trained(spec, self._named, runner.optim_wrapper)
             self.engine = spec.build(self._named)
+            inspection.fit_rho(runner, self.engine, self._named, self.arguments.loss_scale)
             if allocation is not None:
                 runner.logger.info(allocation.table())
         if runner.iter > 0:
@@ -146,26 +145,6 @@ class SLRHook(Hook):
         if self.arguments.reseed and not self._by_epoch:
             loop = runner.train_loop
             loop.dataloader_iterator = SeededBatches(loop.dataloader_iterator, runner.seed, runner.rank)
-
-    def _iterations(self, runner: Runner) -> int:
-        arguments = self.arguments
-        if self._by_epoch and runner.max_iters % runner.max_epochs:
-            raise ConfigError(
-                f"the training loop has {runner.max_iters} steps in {runner.max_epochs} epochs of unequal length; "
-                "use EpochBasedTrainLoop or IterBasedTrainLoop"
-            )
-        if arguments.iterations is not None:
-            return arguments.iterations
-        if self._by_epoch:
-            return int(runner.max_epochs) * arguments.iterations_per_epoch
-        if arguments.engine is not None:
-            return int(arguments.engine["iterations"])
-        if arguments.keep_zeros or arguments.method is None:
-            return 1
-        raise ConfigError(
-            "the training loop has no epochs (IterBasedTrainLoop); say how many iterations the method has over the "
-            f"{runner.max_iters} steps: iterations=N"
-        )
 
     def _take_over(self, runner: Runner) -> None:
         where = resume.where_of(runner, self._by_epoch)
@@ -245,7 +224,9 @@ class SLRHook(Hook):
         if not self._plan.is_end(step):
             return
         if self.engine is None:
-            self._require_finite(step)
+            inspection.require_finite(self._named, f"after step {step}")
+            inspection.require_finite_loss(self._mean.mean(), f"after step {step}")
+            self._mean.reset()
         else:
             record = self.engine.end_iteration(self._objective)
             record["step"] = step
@@ -256,16 +237,6 @@ class SLRHook(Hook):
             self._keep_zeros_of_copies()
             self._file.write(self.history)
         self._begin_window(runner, step)
-
-    def _require_finite(self, step: int) -> None:
-        mean = self._mean.mean()
-        self._mean.reset()
-        inspection.require_finite(self._named, f"after step {step}")
-        if mean is not None and not torch.isfinite(torch.tensor(mean)):
-            raise NumericsError(
-                f"the training loss is {mean} after step {step}; lower the learning rate, or train in full "
-                "precision, and resume from the last checkpoint"
-            )
 
     # -- validation ---------------------------------------------------------------------------------------
 

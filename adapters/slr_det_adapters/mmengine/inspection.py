@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from mmengine.hooks import CheckpointHook, EMAHook, Hook
@@ -19,9 +20,6 @@ from slr_det.adapter import EngineSpec
 from slr_det.engine import Engine
 from slr_det.errors import CheckpointError, ConfigError, NumericsError
 from slr_det_adapters.mmengine.schedule import ScheduleHook
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 def unwrapped(model: Any) -> nn.Module:
@@ -136,6 +134,15 @@ def require_finite(named: Mapping[str, Tensor], when: str) -> None:
                 f"parameter '{name}' holds a NaN or an infinity {when}; lower the learning rate or rho, or train in "
                 "full precision, and resume from the last checkpoint"
             )
+
+
+def require_finite_loss(mean: float | None, when: str) -> None:
+    """Raise NumericsError where the mean training loss is a NaN or an infinity."""
+    if mean is not None and not math.isfinite(mean):
+        raise NumericsError(
+            f"the training loss is {mean} {when}; lower the learning rate, or train in full precision, and resume "
+            "from the last checkpoint"
+        )
 
 
 def sampler_seed(loader: DataLoader[Any]) -> int | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from slr_det.engine import Engine
 from slr_det.errors import CheckpointError
 from slr_det.masks import MaskKeeper
-from slr_det_adapters.mmengine.steps import Plan
+from slr_det_adapters.mmengine.plan import Plan
 
 ANEW = "start a new run from its weights (load_from=..., resume=False) in a work_dir of its own"
 

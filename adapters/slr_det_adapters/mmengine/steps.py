@@ -1,10 +1,9 @@
-"""Where the iterations of a method end within a training loop, and randomness that depends on the place alone."""
+"""Randomness that depends on the place in a run alone, so that a resumed run is the same run."""
 
 from __future__ import annotations
 
 import contextlib
 import random
-from bisect import bisect_right
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -13,50 +12,6 @@ import numpy as np
 import torch
 from mmengine.dataset import worker_init_fn
 from torch.utils.data import DataLoader
-
-from slr_det.errors import ConfigError
-
-
-class Plan:
-    """The steps of a run at which something ends, counted from 1 over the whole run.
-
-    Args:
-        total: Steps (batches) of the run.
-        iterations: Iterations of the method, spread evenly over the steps; the last ends with the last step.
-        epoch: Steps of an epoch, or None for a loop without epochs.
-
-    Raises:
-        ConfigError: There are more iterations than steps.
-    """
-
-    def __init__(self, total: int, iterations: int, epoch: int | None) -> None:
-        if iterations > total:
-            raise ConfigError(
-                f"{iterations} iterations do not fit into {total} steps; lower iterations_per_epoch or iterations, "
-                "or train longer"
-            )
-        # Rounded half up in whole numbers, so that the ends of an epoch's last iteration are exact.
-        self.ends = [(2 * i * total + iterations) // (2 * iterations) for i in range(1, iterations + 1)]
-        stops = {*self.ends, *(range(epoch, total + 1, epoch) if epoch else ())}
-        self._stops = [0, *sorted(stops)]
-        self._ends = frozenset(self.ends)
-
-    def is_end(self, step: int) -> bool:
-        """Whether an iteration ends with this step."""
-        return step in self._ends
-
-    def ended(self, step: int) -> int:
-        """How many iterations have ended once this many steps are done."""
-        return bisect_right(self.ends, step)
-
-    def window(self, step: int) -> tuple[int, int]:
-        """After this many steps: how many of them belong to the current window, and how long that is.
-
-        Gradients are accumulated within a window only: it ends with every iteration and every epoch.
-        """
-        at = min(bisect_right(self._stops, step), len(self._stops) - 1)
-        begin, end = self._stops[at - 1], self._stops[at]
-        return step - begin, end - begin
 
 
 def seed_of(seed: int, place: int, rank: int) -> int:
