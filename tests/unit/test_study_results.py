@@ -14,7 +14,7 @@ from slr_det.bench.study.cells import Cell
 from slr_det.bench.study.model import Entry, Study
 from slr_det.bench.study.results import Findings, Point, Result, document, epochs_to
 from slr_det.bench.study.statistics import Summary, Verdict, compare, judge, summarise
-from slr_det.bench.study.tables import markdown, points, text
+from slr_det.bench.study.tables import markdown, only_one_has, points, text
 from slr_det.classify import TASK
 from slr_det.config import PruneConfig, RunConfig
 from slr_det.methods import Hyper
@@ -190,7 +190,8 @@ def test_the_terminal_table_shows_everything_that_matters() -> None:
     gradual = next(line for line in lines if line.startswith("gradual*"))
     assert "91.50 ± 2.12 (2)" in gradual
     assert "-" in gradual.split() and "(0/2)" not in gradual  # nothing was scored during these runs
-    assert "20x: slr wins by 2.00 ± 0.00 points over admm (3 seeds)" in lines
+    verdict = "20x: slr wins by 2.00 ± 0.00 points over admm (3 seeds)"
+    assert f"{verdict}; slr alone has global allocation, distillation 0.5" in lines
     assert "note: * gradual was trained with other arguments than the rest: train.lr=1" in lines
     assert "note: 1 of 9 cells are not finished" in lines
 
@@ -209,6 +210,14 @@ def test_a_run_that_missed_its_rate_or_warned_or_is_of_other_code_is_mentioned()
     assert "note: runs of slr carry warnings" in shown
     assert "2 different commits" in shown
     assert "compression of" not in text(findings(reached=20.1))
+
+
+def test_a_verdict_between_entries_with_the_same_levers_names_none() -> None:
+    made = study()
+    verdict = Verdict(20.0, "admm", "gradual", 0.1, 0.01, 3)
+    assert only_one_has(made, verdict) == "; gradual alone has train.lr differs*"
+    assert only_one_has(made, replace(verdict, baseline="admm")) == ""
+    assert only_one_has(made, replace(verdict, baseline="")) == ""
 
 
 def test_points_of_a_summary() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Sequence
 
+from slr_det.bench.study.model import Study
 from slr_det.bench.study.results import STAGES, Findings, Line
 from slr_det.bench.study.rules import levers
-from slr_det.bench.study.statistics import Summary
+from slr_det.bench.study.statistics import Summary, Verdict
 from slr_det.report.markdown import table
 from slr_det.report.table import duration, metric_label
 
@@ -64,6 +65,24 @@ def markdown(findings: Findings, command: str, plots: dict[str, str]) -> str:
     return "\n\n".join([*blocks, *(f"![{title}]({path})" for title, path in plots.items())]) + "\n"
 
 
+def only_one_has(study: Study, verdict: Verdict) -> str:
+    """What one side of a verdict has switched on and the other has not; hyperparameters and the split left out.
+
+    Two entries that differ in more than the method are compared as wholes, and the verdict has to say so.
+    """
+    entries = {entry.label: entry for entry in study.entries}
+    if verdict.baseline not in entries:
+        return ""
+    sides = [verdict.entry, verdict.baseline]
+    own = {label: levers(entries[label], hyper=False)[1:] for label in sides}
+    texts = [
+        f"{label} alone has {', '.join(extra)}"
+        for label, other in (sides, sides[::-1])
+        if (extra := [lever for lever in own[label] if lever not in own[other]])
+    ]
+    return f"; {'; '.join(texts)}" if texts else ""
+
+
 def _blocks(findings: Findings, draw: Callable[[list[list[str]]], str], heading: str) -> list[str]:
     blocks = []
     for rate in findings.study.rates:
@@ -74,7 +93,7 @@ def _blocks(findings: Findings, draw: Callable[[list[list[str]]], str], heading:
         blocks += [heading.format(title), draw(rows(lines, findings.study.target))]
         verdict = findings.verdict(rate)
         if verdict is not None:
-            blocks.append(verdict.text())
+            blocks.append(verdict.text() + only_one_has(findings.study, verdict))
     return blocks or ["no cell is finished yet"]
 
 
