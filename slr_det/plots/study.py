@@ -85,7 +85,7 @@ def rates_figure(document: Document) -> Figure | None:
         axes.set_title(title)
         axes.grid(axis="y")
     panels[0].set_ylabel(f"{metric_label(document['metric'])}, points")
-    _legend(figure, panels[0])
+    _legend(figure)
     return figure
 
 
@@ -127,7 +127,7 @@ def epochs_figure(document: Document) -> Figure | None:
     for row in grid:
         row[0].set_ylabel(f"{metric_label(metric)} if pruned now, points")
     aim = "" if target is None else f"; dotted level: the target, {100 * target:g}"
-    _legend(figure, grid[0][0], f"large mark: hard-pruned for good; dotted lines: masked retraining{aim}")
+    _legend(figure, f"large mark: hard-pruned for good; dotted lines: masked retraining{aim}")
     return figure
 
 
@@ -161,7 +161,7 @@ def sweep_figure(document: Document) -> Figure | None:
                 axes.set_ylabel(f"{metric_label(document['metric'])}, points")
                 axes.set_title(f"{rate:g}x")
     ringed = f"ringed: {document['sweep_of']}" if document.get("sweep_of") else ""
-    _legend(figure, grid[0][0], ringed)
+    _legend(figure, ringed)
     return figure
 
 
@@ -290,13 +290,17 @@ def _course(
             )
 
 
-def _legend(figure: Figure, axes: Axes, note: str = "") -> None:
-    handles, labels = axes.get_legend_handles_labels()
+def _legend(figure: Figure, note: str = "") -> None:
+    """One legend for all panels, of which some may lack an entry that others have."""
+    found: dict[str, Any] = {}
+    for axes in figure.axes:
+        handles, labels = axes.get_legend_handles_labels()
+        found |= {label: handle for label, handle in zip(labels, handles, strict=True) if label not in found}
     figure.legend(
-        handles,
-        labels,
+        list(found.values()),
+        list(found),
         loc="outside upper center",
-        ncols=min(len(labels), 6),
+        ncols=min(len(found), 6),
         title=note or None,
         title_fontproperties={"size": 8},
     )

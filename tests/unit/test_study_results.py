@@ -293,6 +293,14 @@ def test_the_epochs_have_a_panel_for_each_rate_and_a_mark_where_the_model_is_pru
     assert [list(line.get_xdata()) for line in lines if line.get_markersize() == 9] == [[7]] * 5
 
 
+def test_the_legend_names_an_entry_that_only_a_later_panel_has() -> None:
+    made = make_document(rates=(10.0, 50.0))
+    made["cells"] = [c for c in made["cells"] if (c["label"], c["rate"]) != ("oneshot", 10.0)]
+    figure = epochs_figure(made)
+    assert figure is not None
+    assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "oneshot"
+
+
 def test_the_sweep_has_a_panel_for_each_hyperparameter_with_the_swept_entry_in_it() -> None:
     figure = sweep_figure(make_document(rates=(20.0,)))
     assert figure is not None
