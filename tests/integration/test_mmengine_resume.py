@@ -22,6 +22,7 @@ from mmengine.runner import Runner, load_checkpoint
 
 from slr_det.errors import CheckpointError, StorageError
 from slr_det_adapters.mmengine.checkpoints import last_checkpoint
+from slr_det_adapters.mmengine.objective import HeldBatches
 
 VALIDATION = {"val_dataloader": runs.loader(False), "val_evaluator": {"type": "Right"}}
 HOOKS: dict[str, dict[str, Any]] = {
@@ -94,6 +95,26 @@ def test_no_feature_keeps_state_that_a_checkpoint_lacks(changes: dict[str, Any],
     assert runs.different(whole, parts) == []
 
 
+def test_what_becomes_zero_by_chance_is_not_held_after_a_resume(tmp_path: Path) -> None:
+    class Chance(runs.Hook):  # type: ignore[misc]
+        priority = 85
+
+        def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+            if runner.iter + 1 == runs.STEPS:
+                with torch.no_grad():
+                    runner.model.body.weight.zero_()
+
+    hook = runs.slr(keep_zeros=True)
+    with pytest.raises(runs.Stopped):
+        runs.make(tmp_path, hook, Chance(), runs.StopAt(8), model=runs.tiny(zeros=True)).train()
+    again = runs.slr(keep_zeros=True)
+    runner = runs.make(tmp_path, again, resume=True)
+    runner.train()
+    assert hook.masks is not None and again.masks is not None
+    assert torch.equal(again.masks.masks["body.weight"], hook.masks.masks["body.weight"])
+    assert 0 < runner.model.body.weight.count_nonzero() <= hook.masks.masks["body.weight"].sum()
+
+
 def test_epochs_draw_different_augmentations_in_workers(tmp_path: Path) -> None:
     seen: list[torch.Tensor] = []
 
@@ -156,8 +177,11 @@ def test_a_run_without_a_seed_goes_on_in_the_order_it_began_in(tmp_path: Path) -
 
 @pytest.mark.parametrize(("stop", "objective"), [(9, "running"), (5, "fixed")])
 def test_a_loop_without_epochs_resumes_in_the_middle_of_an_iteration(
-    stop: int, objective: str, tmp_path: Path
+    stop: int, objective: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    measured: list[float] = []
+    real = HeldBatches.loss
+    monkeypatch.setattr(HeldBatches, "loss", lambda *args: measured.append(real(*args)) or measured[-1])
     hyper = {"s0": 0.3, "objective": objective}
     hooks = [{"type": "SLRHook", "keep": 0.3, "heads": ["fc.*"], "iterations": 3, "hyper": hyper}]
     loop: dict[str, Any] = {
@@ -173,6 +197,11 @@ def test_a_loop_without_epochs_resumes_in_the_middle_of_an_iteration(
     found = plain(tmp_path / "parts", resume=True, **loop)
     assert runs.different(whole, found) == []
     assert [record["step"] for record in found["history"]] == [5, 10, 15]
+    if objective == "fixed":
+        # Before the first step and at each end: four values, the second of which the resumed run measures again.
+        assert measured == [*measured[:4], *measured[:2], *measured[1:4]]
+    else:
+        assert measured == []
 
 
 def test_pruned_files_and_checkpoints_load_in_plain_mmengine(tmp_path: Path) -> None:
@@ -215,7 +244,7 @@ def test_checkpoints_of_other_runs_are_refused_in_one_line(tmp_path: Path) -> No
         custom_hooks=[{"type": "SLRHook", "keep_zeros": True}],
     )
     refused(r"iterations is 3 there and 4 here", train_cfg={"by_epoch": True, "max_epochs": 4})
-    refused(r"no epoch's end with these data", train_dataloader=runs.loader(batch_size=8))
+    refused(r"which is not the end of epoch 1 with these data", train_dataloader=runs.loader(batch_size=8))
     (tmp_path / "slr" / "last_checkpoint").write_text("")
     refused(r"last_checkpoint: is empty")
     plain(tmp_path / "whole")
@@ -225,7 +254,7 @@ def test_checkpoints_of_other_runs_are_refused_in_one_line(tmp_path: Path) -> No
 def test_a_checkpoint_from_the_middle_of_an_epoch_is_refused(tmp_path: Path) -> None:
     hooks = {"checkpoint": {"type": "CheckpointHook", "by_epoch": False, "interval": 4}}
     plain(tmp_path, stop=5, default_hooks=hooks)
-    with pytest.raises(CheckpointError, match="after 4 steps, which is no epoch's end"):
+    with pytest.raises(CheckpointError, match="after 4 steps, which is not the end of epoch 0"):
         plain(tmp_path, resume=True, default_hooks=hooks)
 
 

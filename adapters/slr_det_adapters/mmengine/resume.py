@@ -30,8 +30,8 @@ def require_same_place(runner: Runner, by_epoch: bool, where: str) -> None:
         )
     if by_epoch and runner.iter * runner.max_epochs != runner.epoch * runner.max_iters:
         raise CheckpointError(
-            f"{where}: was written after {runner.iter} steps, which is no epoch's end with these data and this batch "
-            "size; resume with the same ones, from a checkpoint that was written at an epoch's end"
+            f"{where}: was written after {runner.iter} steps, which is not the end of epoch {runner.epoch} with these "
+            "data and this batch size; resume with the same ones, from a checkpoint that was written by epoch"
         )
 
 
