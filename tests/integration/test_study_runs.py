@@ -103,7 +103,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 900
     while not condition() and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -155,12 +155,12 @@ def test_a_study_is_run_once_and_a_failed_cell_is_reported(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3000)
 def test_a_killed_study_goes_on_and_ends_in_the_same_numbers(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    done = run(whole, study(whole))
+    done = run(whole, study(whole, dense="shared"))
     assert done.returncode == 0, done.stderr
-    command = study(broken)
+    command = study(broken, dense="shared")
     cells = broken / "runs" / "arena" / "cells"
     moments: list[Callable[[], bool]] = [
         lambda: bool(list(cells.rglob("slr/train/*.pth"))),  # while a cell trains
@@ -175,7 +175,7 @@ def test_a_killed_study_goes_on_and_ends_in_the_same_numbers(tmp_path: Path) -> 
         if number == 1:
             for child in children:
                 child.kill()
-        _, alive = psutil.wait_procs(children, timeout=30)
+        _, alive = psutil.wait_procs(children, timeout=60)
         assert not alive, "a cell outlived its study"
     done = run(broken, command)
     assert done.returncode == 0, done.stderr
@@ -192,6 +192,7 @@ def test_a_killed_study_goes_on_and_ends_in_the_same_numbers(tmp_path: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.timeout(900)
 def test_an_interrupt_ends_the_cells_and_says_how_to_go_on(which: signal.Signals, tmp_path: Path) -> None:
     command = study(tmp_path, seeds=[0])
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -203,7 +204,7 @@ def test_an_interrupt_ends_the_cells_and_says_how_to_go_on(which: signal.Signals
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
     process.send_signal(which)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 2 and "Traceback" not in errors
     (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert "continue with: python -m slr_det.bench methods arena.yaml --jobs 2" in line
