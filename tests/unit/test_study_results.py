@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from study_example import make_document
 
+from slr_det.bench import __main__ as bench
+from slr_det.bench.study import command
 from slr_det.bench.study.cells import Cell
 from slr_det.bench.study.model import Entry, Study
 from slr_det.bench.study.results import Findings, Point, Result, document, epochs_to
@@ -257,6 +259,28 @@ def test_the_document_holds_every_number_and_is_json() -> None:
     assert found["unfinished"] == [{"label": "gradual", "rate": 20.0, "seed": 2, "state": "waiting"}]
     assert found["entries"][0]["hyper"] == Hyper().to_dict()
     assert found["dense_score"]["n"] == 3
+
+
+@pytest.mark.parametrize(
+    ("margin", "seeds", "code", "said"),
+    [
+        ("0", 3, 0, ""),
+        ("1.9", 3, 0, ""),
+        ("2.1", 3, 1, "20x: slr wins by 2.00 ± 0.00 points over admm (3 seeds)"),
+        ("0", 1, 1, "20x: slr is +2.00 points from admm; one seed has no spread to judge it by"),
+    ],
+)
+def test_a_check_passes_only_ahead_of_every_baseline_by_more_than_the_margin(
+    margin: str, seeds: int, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = study(baselines=("admm",))
+    found = findings(made)
+    found = replace(found, results=tuple(r for r in found.results if r.cell.seed < seeds))
+    methods = command.Methods(bench._parse(["methods", "a.yaml", "--check", "--min-margin", margin]))
+    methods.chosen = [r.cell for r in found.results]
+    assert methods._check(found) == code
+    shown = capsys.readouterr().err
+    assert shown == (f"error: check: {said}\n" if said else "")
 
 
 # -- pictures ---------------------------------------------------------------------------------------------

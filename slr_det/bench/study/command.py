@@ -16,7 +16,7 @@ from slr_det.allocation import parse_rate
 from slr_det.bench.study.cells import Cell, cells_of, clear, dense_cell, refuse_changed, state
 from slr_det.bench.study.load import load_study
 from slr_det.bench.study.model import DENSE, Study
-from slr_det.bench.study.results import Findings, document, gather, read_result
+from slr_det.bench.study.results import Findings, document, gather
 from slr_det.bench.study.run import Failure, How, run_cells, unfinished
 from slr_det.bench.study.tables import markdown, text
 from slr_det.bench.study.worker import PATIENCE, alone
@@ -160,11 +160,11 @@ class Methods:
         how = How(options.jobs or max(1, _cores() // threads), threads, str(data))
 
         def after(cell: Cell) -> str:
-            self._write(gather(study, everything), plots=False)
-            if cell.start is None:
-                return "trained"
-            final = read_result(cell, study.task.metric).scores["final"]
-            return "no score" if final is None else f"{study.task.metric} {final:.4f}"
+            findings = gather(study, everything)
+            self._write(findings, plots=False)
+            scores = [r.scores["final"] for r in findings.results if r.cell.folder == cell.folder]
+            known = [score for score in scores if score is not None]
+            return f"{study.task.metric} {known[0]:.4f}" if known else "done"
 
         def say(line: str) -> None:
             print(line, file=sys.stderr, flush=True)
