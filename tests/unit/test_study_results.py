@@ -8,19 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_example import make_classifier_report
 from study_example import make_document
 
 from slr_det.bench import __main__ as bench
 from slr_det.bench.study import command
 from slr_det.bench.study.cells import Cell
 from slr_det.bench.study.model import Entry, Study
-from slr_det.bench.study.results import Findings, Point, Result, document, epochs_to
+from slr_det.bench.study.results import Findings, Point, Result, document, epochs_to, read_result
 from slr_det.bench.study.statistics import Summary, Verdict, compare, judge, summarise
 from slr_det.bench.study.tables import markdown, only_one_has, points, text
 from slr_det.classify import TASK
 from slr_det.config import PruneConfig, RunConfig
 from slr_det.methods import Hyper
 from slr_det.plots.study import FILES, draw_study, epochs_figure, rates_figure, sweep_figure
+from slr_det.report import build_report
+from slr_det.runstate import RunState
 
 # -- statistics -------------------------------------------------------------------------------------------
 
@@ -112,6 +115,45 @@ def test_the_first_epoch_that_reaches_the_target_counts(scores: tuple[float, ...
     assert epochs_to(curve(*scores), ("top1", 0.95)) == epoch
     assert epochs_to(curve(*scores), ("map50", 0.95)) is None
     assert epochs_to(curve(*scores), None) is None
+
+
+# -- what a cell found ------------------------------------------------------------------------------------
+
+
+def test_a_cell_is_read_from_its_report_and_its_retraining(tmp_path: Path) -> None:
+    made = make_classifier_report(iterations=3)
+    for number, (epoch, metric) in enumerate(
+        [(1, None), (1, {"top1": 0.4}), (2, {"top1": 0.5, "loss": float("nan")})]
+    ):
+        made["history"][number] |= {"epoch": epoch, "metric": metric}
+    (tmp_path / "report.json").write_text(json.dumps(build_report(**made)), encoding="utf-8")
+    (tmp_path / "config.yaml").write_text("", encoding="utf-8")
+    again = [{"epoch": 1, "metric": {"top1": 0.6}}, {"epoch": 2, "metric": {"top1": 0.7}}]
+    RunState(tmp_path, {"slr/retrain_train": {"seconds": 1.0, "history": again}}, "", "compress").save()
+    over = PruneConfig(compression_over="groups")
+    found = read_result(Cell("slr", 4.0, 0, tmp_path, config(epochs=2, prune=over)), "top1")
+    phases = made["phases"]
+    assert found.scores == {
+        "dense": phases["dense"]["metrics"]["top1"],
+        "hard_prune": phases["hard_prune"]["metrics"]["top1"],
+        "bn_recalibrated": phases["bn_recalibrated"]["metrics"]["top1"],
+        "final": phases[made["final_phase"]]["metrics"]["top1"],
+    }
+    assert found.reached == made["compression"]["groups"]["rate"] != made["compression"]["model"]["rate"]
+    timed = [
+        phases[name].get("seconds", 0)
+        for name in ("hard_prune", "bn_recalibrated", "retrain")
+        if name in phases
+    ]
+    assert found.seconds == pytest.approx(sum(timed)) and found.seconds > 0
+    # Retraining's epochs count on; an iteration within an epoch has no score, and a NaN is none.
+    scores = [(point.epoch, point.phase, dict(point.metric)) for point in found.curve]
+    assert scores == [
+        (1, "train", {"top1": 0.4}),
+        (2, "train", {"top1": 0.5}),
+        (3, "retrain", {"top1": 0.6}),
+        (4, "retrain", {"top1": 0.7}),
+    ]
 
 
 # -- findings and tables ----------------------------------------------------------------------------------
