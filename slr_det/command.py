@@ -27,6 +27,10 @@ from slr_det.task import Task
 
 # What may differ between a run and its continuation without changing what it computes.
 FREE_ON_RESUME = frozenset({"device", "min", "paper"})
+# `retrain` knows the pruned checkpoint alone: a recipe goes without its distillation there, and a user who asks is told.
+NO_TEACHER = {
+    "distill": "`retrain` has no dense model to learn from; leave it out, or run `compress`, which has one"
+}
 
 
 def start(task: Task, arguments: Sequence[str] | None = None) -> int:
@@ -234,7 +238,7 @@ class Command:
             trainer_keys=self.adapter.trainer_keys(),
             required=("model",) if options.verb == "analyze" else ("model", "data"),
             task=self.task.name,
-            unsupported=self.adapter.unsupported(),
+            unsupported={**self.adapter.unsupported(), **(NO_TEACHER if options.verb == "retrain" else {})},
         )
 
     def _data_given(self) -> bool:

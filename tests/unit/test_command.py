@@ -10,6 +10,7 @@ from report_example import make_classifier_report
 from slr_det import classify, yolo
 from slr_det.arguments import parse
 from slr_det.command import Command, start
+from slr_det.errors import ConfigError
 from slr_det.report import write_report
 from slr_det.task import SHARED_VERBS, Task
 
@@ -73,3 +74,15 @@ def test_an_unknown_option_ends_with_two(capsys: pytest.CaptureFixture[str]) -> 
         classify.main(["--compresion", "2x", "model=a"])
     assert stop.value.code == 2
     assert "settings are written key=value" in capsys.readouterr().err
+
+
+def test_retraining_alone_goes_without_the_recipes_teacher(tmp_path: Path) -> None:
+    """The recommended recipe distils from the dense model, which a pruned checkpoint does not bring."""
+    settings = ["model=digits_cnn", "data=digits", "recipe=recommended"]
+    for verb, share in (("compress", 0.9), ("retrain", 0.0)):
+        command = Command(classify.TASK, parse(classify.TASK, [verb, *settings]), settings)
+        assert command._config().distill == share
+    asked = [*settings, "distill=0.5"]
+    command = Command(classify.TASK, parse(classify.TASK, ["retrain", *asked]), asked)
+    with pytest.raises(ConfigError, match="distill is 0.5, but `retrain` has no dense model to learn from"):
+        command._config()

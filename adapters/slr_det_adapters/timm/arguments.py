@@ -90,8 +90,6 @@ class Arguments:
             if key in _CHOICES and value in (None, False):
                 value = ""
             right = _fits(value, default)
-            if right and isinstance(default, float):
-                value = float(value)
             rule = _RULES.get(key)
             if not right:
                 problems.append(f"{key} is {value!r}, expected {_KINDS[type(default)]}")
@@ -103,7 +101,7 @@ class Arguments:
             elif rule is not None and not rule[0](value):
                 problems.append(f"{key} is {value!r}, expected {rule[1]}")
             else:
-                values[key] = value
+                values[key] = float(value) if isinstance(default, float) else value
         if problems:
             raise ConfigError(problems)
         return cls(**values)

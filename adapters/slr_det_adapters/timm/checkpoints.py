@@ -63,6 +63,8 @@ def _content(path: str) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception:
-        # Whatever it is, the reader of weights says what is wrong with the file in one line, or that nothing is.
-        content = {"state_dict": read_state_dict(path)}
-    return content if isinstance(content, dict) else {}
+        content = None
+    if not isinstance(content, dict):
+        # The reader of weights says in one line what is wrong with the file, or that nothing is.
+        return {"state_dict": read_state_dict(path)}
+    return content

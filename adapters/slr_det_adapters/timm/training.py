@@ -47,6 +47,7 @@ def train(job: TrainJob, *, resume: bool) -> list[dict[str, Any]]:
         )
     if done < job.epochs:
         processes = processes_of(job, arguments)
+        _require_batch(job, arguments, processes)
         if processes > 1:
             launch(job, processes, resume)
         else:
@@ -69,7 +70,10 @@ def run(job: TrainJob, arguments: Arguments, resume: bool, *, distributed: bool 
     data = data_of(job.data, arguments)
     torch.manual_seed(job.seed)
     net, card = starting_model(job, data, arguments)
-    local = _share_of(arguments, data, job, int(os.environ["WORLD_SIZE"]) if distributed else 1)
+    world = int(os.environ["WORLD_SIZE"]) if distributed else 1
+    local = replace(
+        arguments, batch=arguments.batch // world
+    )  # what the processes take together is one batch
     hooks: list[Hook] = [_method_hook(job), CardHook(card)]
     batches = _training_batches(data, local, card, job.seed)
     warmup = round(arguments.warmup_epochs * len(batches))
@@ -106,15 +110,17 @@ def run(job: TrainJob, arguments: Arguments, resume: bool, *, distributed: bool 
     runner.train()
 
 
-def _share_of(arguments: Arguments, data: ClassificationData, job: TrainJob, world: int) -> Arguments:
-    """The arguments of one of ``world`` processes, which share each batch."""
-    if len(data.train) < arguments.batch:
+def _require_batch(job: TrainJob, arguments: Arguments, processes: int) -> None:
+    """Refuse a batch that the data cannot fill or the processes cannot share, before any process starts."""
+    images = len(data_of(job.data, arguments).train)
+    if images < arguments.batch:
         raise ConfigError(
-            f"batch is {arguments.batch}, more than the {len(data.train)} training images of {job.data}; lower it"
+            f"batch is {arguments.batch}, more than the {images} training images of {job.data}; lower it"
         )
-    if arguments.batch % world:
-        raise ConfigError(f"batch is {arguments.batch}, which {world} processes cannot share; use a multiple")
-    return replace(arguments, batch=arguments.batch // world)
+    if arguments.batch % processes:
+        raise ConfigError(
+            f"batch is {arguments.batch}, which {processes} processes cannot share; use a multiple"
+        )
 
 
 def _training_batches(data: ClassificationData, arguments: Arguments, card: Card, seed: int) -> Loader:
