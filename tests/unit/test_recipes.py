@@ -69,10 +69,16 @@ def test_an_unknown_recipe_is_named_with_the_nearest_one() -> None:
 
 
 def test_what_is_wrong_in_a_recipe_is_said_of_the_recipe() -> None:
+    (only,) = problems_of("recipe=short", trainer_keys=("lr",))
+    assert only.startswith("recipe 'short': train.clip: the trainer has no argument 'clip' that can be set")
+
+
+def test_a_recipe_goes_without_what_the_trainer_cannot_serve_and_a_user_is_told() -> None:
     unsupported = {"one_schedule": "this trainer has none; leave it out"}
-    first, second = problems_of("recipe=short", unsupported=unsupported, trainer_keys=("lr",))
-    assert first.startswith("recipe 'short': train.clip: the trainer has no argument 'clip' that can be set")
-    assert second == "recipe 'short': one_schedule is True, but this trainer has none; leave it out"
+    config = load("recipe=short", unsupported=unsupported)
+    assert config.recipe == "short" and config.one_schedule is False and config.epochs == 30
+    (said,) = problems_of("recipe=short", "one_schedule=true", unsupported=unsupported)
+    assert said == "command line: one_schedule is True, but this trainer has none; leave it out"
 
 
 def test_a_dumped_configuration_does_not_need_its_recipe_again(
