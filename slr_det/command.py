@@ -27,7 +27,7 @@ from slr_det.task import Task
 
 # What may differ between a run and its continuation without changing what it computes.
 FREE_ON_RESUME = frozenset({"device", "min", "paper"})
-# `retrain` knows the pruned checkpoint alone: a recipe goes without its distillation there, and a user who asks is told.
+# `retrain` knows the pruned checkpoint alone: a recipe goes without its distillation there, a user who asks is told.
 NO_TEACHER = {
     "distill": "`retrain` has no dense model to learn from; leave it out, or run `compress`, which has one"
 }
