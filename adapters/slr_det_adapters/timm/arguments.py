@@ -81,7 +81,8 @@ class Arguments:
     def read(cls, given: Mapping[str, Any]) -> Arguments:
         """Check what a user gave; ConfigError with every problem at once."""
         known = {field.name: field.default for field in fields(cls)}
-        problems, values = [], {}
+        problems: list[str] = []
+        values: dict[str, Any] = {}
         for key, value in given.items():
             if key not in known:
                 problems.append(f"the trainer has no argument '{key}'{nearest(key, known)}")
