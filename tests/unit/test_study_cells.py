@@ -30,6 +30,7 @@ from slr_det.bench.study.cells import (
     state,
     wanted,
 )
+from slr_det.bench.study.findings import Findings
 from slr_det.bench.study.model import Entry, Study
 from slr_det.bench.study.run import How, error_in, run_cells, unfinished
 from slr_det.bench.study.worker import alone
@@ -404,4 +405,4 @@ def test_words_behind_an_option_are_settings_and_others_are_refused(
 def test_a_study_without_baselines_cannot_be_checked(tmp_path: Path) -> None:
     methods = command.Methods(bench._parse(["methods", "a.yaml", "--check"]))
     with pytest.raises(ConfigError, match="--check needs 'baselines'"):
-        methods._check(command.Findings(make(tmp_path), (), ()))
+        methods._check(Findings(make(tmp_path), (), ()))

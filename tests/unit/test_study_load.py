@@ -173,7 +173,10 @@ def test_different_budgets_are_refused_and_both_are_named(tmp_path: Path) -> Non
             "train.lr is 0.1, but 0.05 in 'base'; set it in 'base', or list 'third' under",
         ),
         ({"lr": 0.1}, "train.lr is 0.1, but 0.05"),
-        ({"retrain": {"lr": 0.1}}, "retrain.lr is 0.1, but None"),
+        (
+            {"retrain": {"lr": 0.1}},
+            "retrain.lr is 0.1, but None in 'base'; set it in 'base', or list 'third' under",
+        ),
         ({"dense": {"lr": 0.1}}, "dense training may not differ"),
         ({"dense_epochs": 3}, "dense training may not differ"),
         ({"prune": {"projection": "filter"}}, "prune.projection is 'filter', but 'unstructured' in 'base'"),

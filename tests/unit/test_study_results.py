@@ -14,8 +14,9 @@ from study_example import make_document
 from slr_det.bench import __main__ as bench
 from slr_det.bench.study import command
 from slr_det.bench.study.cells import Cell
+from slr_det.bench.study.findings import Findings, document
 from slr_det.bench.study.model import Entry, Study
-from slr_det.bench.study.results import Findings, Point, Result, document, epochs_to, read_result
+from slr_det.bench.study.results import Point, Result, epochs_to, read_result
 from slr_det.bench.study.statistics import Summary, Verdict, compare, judge, summarise
 from slr_det.bench.study.tables import markdown, only_one_has, points, text
 from slr_det.classify import TASK
@@ -210,7 +211,7 @@ def findings(made: Study | None = None, **changes: Any) -> Findings:
     results = [
         *(result(made, "slr", s, v, (0.5, 0.91), **changes) for s, v in enumerate((0.94, 0.95, 0.96))),
         *(
-            result(made, "admm", s, v, (0.5, 0.8, 0.9) if s else (0.1,))
+            result(made, "admm", s, v, (0.5, 0.8, 0.9) if s else (0.1, 0.2, 0.3))
             for s, v in enumerate((0.92, 0.93, 0.94))
         ),
         *(result(made, "gradual", s, v) for s, v in enumerate((0.90, 0.93))),
@@ -245,7 +246,7 @@ def test_a_stage_that_nothing_has_and_a_target_that_is_not_given_have_no_column(
     found = findings(made)
     bare = tuple(replace(r, scores={**r.scores, "bn_recalibrated": None}) for r in found.results)
     shown = text(replace(found, results=bare))
-    assert "BN recalibrated" not in shown and "epochs to" not in shown and "hard-pruned" in shown
+    assert "BN recalibrated" not in shown and "epochs to top1" not in shown and "hard-pruned" in shown
 
 
 def test_a_run_that_missed_its_rate_or_warned_or_is_of_other_code_is_mentioned() -> None:
@@ -262,6 +263,17 @@ def test_a_verdict_between_entries_with_the_same_levers_names_none() -> None:
     assert only_one_has(made, verdict) == "; gradual alone has train.lr differs*"
     assert only_one_has(made, replace(verdict, baseline="admm")) == ""
     assert only_one_has(made, replace(verdict, baseline="")) == ""
+
+
+def test_a_cell_that_lacks_the_score_of_an_epoch_is_mentioned() -> None:
+    found = findings()
+    assert "was scored" not in text(replace(found, results=found.results[:3]))
+    first = replace(found.results[0], curve=found.results[0].curve[:1])
+    shown = text(replace(found, results=(first, *found.results[1:3])))
+    assert (
+        "note: slr 20x seed 0 was stopped before epoch 2 was scored" in shown
+        and shown.count("was scored") == 1
+    )
 
 
 def test_points_of_a_summary() -> None:

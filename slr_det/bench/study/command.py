@@ -14,9 +14,9 @@ from typing import TypeVar
 from slr_det.adapter import load_adapter
 from slr_det.allocation import parse_rate
 from slr_det.bench.study.cells import Cell, cells_of, clear, dense_cell, refuse_changed, state
+from slr_det.bench.study.findings import Findings, document, gather
 from slr_det.bench.study.load import load_study
 from slr_det.bench.study.model import DENSE, Study
-from slr_det.bench.study.results import Findings, document, gather
 from slr_det.bench.study.run import Failure, How, run_cells, unfinished
 from slr_det.bench.study.tables import markdown, text
 from slr_det.bench.study.worker import PATIENCE, alone

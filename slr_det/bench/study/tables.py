@@ -5,8 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Sequence
 
+from slr_det.bench.study.findings import Findings, Line
 from slr_det.bench.study.model import Study
-from slr_det.bench.study.results import STAGES, Findings, Line
+from slr_det.bench.study.results import STAGES
 from slr_det.bench.study.rules import levers
 from slr_det.bench.study.statistics import Summary, Verdict
 from slr_det.report.markdown import table
