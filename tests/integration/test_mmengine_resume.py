@@ -313,44 +313,53 @@ def test_a_moved_run_is_found(tmp_path: Path) -> None:
     assert len(hook.history) == 3
 
 
-KILLED = """
+PROGRAM = """
 import sys, time
 from pathlib import Path
+import torch
 sys.path.insert(0, sys.argv[1])
 import mmengine_runs as runs
+
+folder, what = Path(sys.argv[2]), sys.argv[3]
 
 class Slow(runs.Hook):
     priority = "LOWEST"
     def after_train_iter(self, runner, *args, **kwargs):
-        Path(sys.argv[2], "steps").write_text(str(runner.iter + 1))
+        (folder / "steps").write_text(str(runner.iter + 1))
         time.sleep(0.05)
 
-runs.make(Path(sys.argv[2]), runs.slr(), Slow()).train()
+hook = runs.slr()
+model = runs.tiny(seed=7) if what == "resume" else None
+more = [Slow()] if what == "slow" else []
+runner = runs.make(folder, hook, *more, model=model, resume=what == "resume")
+runner.train()
+torch.save(runs.everything(runner, hook), folder / "everything.pt")
 """
 
 
 def test_a_killed_process_goes_on_in_the_same_bits(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path)],
-        # As many threads as here: sums over another number of them round differently.
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    hook = runs.slr()
-    runner = runs.make(tmp_path / "whole", hook)
-    runner.train()
-    whole = runs.everything(runner, hook)
-    steps = tmp_path / "steps"
+    """Every run in a process of its own: what tests before this one have switched on in torch rounds differently."""
+
+    def start(folder: Path, what: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(Path(__file__).parent), str(folder), what],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert start(whole, "whole").wait() == 0
+    process = start(killed, "slow")
+    steps = killed / "steps"
     while process.poll() is None and not (steps.is_file() and int(steps.read_text() or 0) >= runs.STEPS + 2):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert last_checkpoint(tmp_path) == tmp_path / "epoch_1.pth"
-    hook = runs.slr()
-    runner = runs.make(tmp_path, hook, model=runs.tiny(seed=7), resume=True)
-    runner.train()
-    assert runs.different(whole, runs.everything(runner, hook)) == []
+    assert last_checkpoint(killed) == killed / "epoch_1.pth"
+    assert start(killed, "resume").wait() == 0
+    one, other = (torch.load(folder / "everything.pt") for folder in (whole, killed))
+    assert runs.different(one, other) == []
 
 
 def test_the_history_file_is_what_the_hook_says(tmp_path: Path) -> None:
