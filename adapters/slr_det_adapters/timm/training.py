@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dataset import DefaultSampler
+from mmengine.dist import get_world_size
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import EMAHook, Hook
 from torch import nn
@@ -64,16 +65,14 @@ def epochs_done(folder: Path) -> int:
 
 
 def run(job: TrainJob, arguments: Arguments, resume: bool, *, distributed: bool = False) -> None:
-    """Run or continue a phase in this process, which is one of several where ``distributed`` says so."""
+    """Run or continue a phase in this process, which is one of a group where ``distributed`` says so."""
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     data = data_of(job.data, arguments)
     torch.manual_seed(job.seed)
     net, card = starting_model(job, data, arguments)
-    world = int(os.environ["WORLD_SIZE"]) if distributed else 1
-    local = replace(
-        arguments, batch=arguments.batch // world
-    )  # what the processes take together is one batch
+    # What the processes take together is one batch.
+    local = replace(arguments, batch=arguments.batch // get_world_size())
     hooks: list[Hook] = [_method_hook(job), CardHook(card)]
     batches = _training_batches(data, local, card, job.seed)
     warmup = round(arguments.warmup_epochs * len(batches))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,7 +10,11 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
+
+import torch
+import torch.distributed as dist
 
 from slr_det.adapter import TrainJob
 from slr_det.errors import SlrDetError
@@ -26,7 +31,8 @@ def main(folder: str) -> int:
     try:
         from slr_det_adapters.timm.training import run
 
-        run(job, Arguments.read(job.args), content["resume"], distributed=True)
+        with _process_group(job.device):
+            run(job, Arguments.read(job.args), content["resume"], distributed=True)
     except SlrDetError as error:
         report_error(Path(folder), int(os.environ["RANK"]), error)
         return 2
@@ -34,6 +40,20 @@ def main(folder: str) -> int:
         report_error(Path(folder), int(os.environ["RANK"]), traceback.format_exc())
         return 1
     return 0
+
+
+@contextlib.contextmanager
+def _process_group(device: str) -> Iterator[None]:
+    """Join the other processes, before anything is built that asks for its share of the data."""
+    if device == "cpu":
+        dist.init_process_group("gloo")
+    else:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def _end_with(parent: int) -> None:
