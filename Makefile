@@ -44,7 +44,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## train a small detector on generated images, compress it with SLR and ADMM, write the report
 	$(PY) -m slr_det.yolo compress --config configs/yolo/shapes.yaml --method slr,admm
 
-demo-classify: $(STAMP) ## the same for a classifier of handwritten digits, with four methods: a minute
+demo-classify: $(STAMP) ## the same for a classifier of handwritten digits, with four methods
 	$(PY) -m slr_det.classify
 
 test: lint ## lint, then the default test suite

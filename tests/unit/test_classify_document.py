@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -14,9 +15,18 @@ PAGE = (Path(__file__).parents[2] / "docs" / "classify.md").read_text(encoding="
 
 def test_the_table_of_arguments_is_complete_and_right() -> None:
     section = PAGE.split("## Arguments of the trainer", 1)[1]
-    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", section, flags=re.MULTILINE))
-    wanted = {f.name: f"`{f.default!r}`" if f.default != "" else "empty" for f in fields(Arguments)}
-    assert {name: text.strip() for name, text in rows.items()} == wanted
+    rows = {
+        name: (default.strip(), meaning)
+        for name, default, meaning in re.findall(
+            r"^\| `(\w+)` \| ([^|]+) \| (.+) \|$", section, flags=re.MULTILINE
+        )
+    }
+    attributes = inspect.cleandoc(str(Arguments.__doc__)).split("Attributes:\n", 1)[1]
+    said = dict(re.findall(r"^    (\w+): (.+)$", attributes.replace("``", "`"), flags=re.MULTILINE))
+    wanted = {
+        f.name: (f"`{f.default!r}`" if f.default != "" else "empty", said[f.name]) for f in fields(Arguments)
+    }
+    assert rows == wanted
 
 
 def test_every_model_of_the_package_is_named() -> None:
