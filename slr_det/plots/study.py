@@ -42,7 +42,6 @@ _STAGE_LOOKS = {
     "hard_prune": {"color": NOT_SATISFIED, "marker": "s"},
     "final": {"color": SATISFIED, "marker": "o"},
 }
-_TRAINER = {"AP50": "map50", "AP": "map"}  # the epochs' scores are the trainer's own
 _PANEL = 3.1  # inches
 
 
@@ -95,7 +94,7 @@ def epochs_figure(document: Document) -> Figure | None:
     Where an entry is hard-pruned for good a larger mark stands, and the line goes on dotted through its masked
     retraining. None where no epoch was scored.
     """
-    metric = _epoch_metric(document)
+    metric = document["epoch_metric"]
     entries = [entry for entry in _competitors(document) if _curves(document, entry["label"], None, metric)]
     if metric is None or not entries:
         return None
@@ -104,7 +103,7 @@ def epochs_figure(document: Document) -> Figure | None:
         for rate in document["rates"]
         if any(_curves(document, e["label"], rate, metric) for e in entries)
     ]
-    target = (document["target"] or {}).get(metric)
+    target = document["epoch_target"]
     columns = min(len(rates), 3)
     lines = math.ceil(len(rates) / columns)
     figure = new_figure(0.7 + _PANEL * lines, WIDTH if columns > 1 else 0.75 * WIDTH)
@@ -230,17 +229,6 @@ def _value_axis(axes: Axes, values: Sequence[float], label: str, form: str) -> N
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.12)
     axes.set_xlabel(label)
-
-
-def _epoch_metric(document: Document) -> str | None:
-    """The metric that the epochs were scored with: the headline, its trainer's form, or the first there is."""
-    names = list(
-        dict.fromkeys(
-            name for cell in document["cells"] for point in cell["curve"] for name in point["metric"]
-        )
-    )
-    wanted = (document["metric"], _TRAINER.get(document["metric"]))
-    return next((name for name in wanted if name in names), next(iter(names), None))
 
 
 def _curves(document: Document, label: str, rate: float | None, metric: str | None) -> list[dict[int, float]]:

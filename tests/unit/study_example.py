@@ -68,7 +68,8 @@ def make_document(
     return {
         "metric": "top1",
         "rates": list(rates),
-        "target": {"top1": 0.9},
+        "epoch_metric": "top1",
+        "epoch_target": 0.9,
         "entries": entries,
         "table": table,
         "cells": cells,

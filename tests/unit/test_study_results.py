@@ -11,6 +11,7 @@ import pytest
 from report_example import make_classifier_report
 from study_example import make_document
 
+from slr_det import yolo
 from slr_det.bench import __main__ as bench
 from slr_det.bench.study import command
 from slr_det.bench.study.cells import Cell
@@ -116,6 +117,18 @@ def test_the_first_epoch_that_reaches_the_target_counts(scores: tuple[float, ...
     assert epochs_to(curve(*scores), ("top1", 0.95)) == epoch
     assert epochs_to(curve(*scores), ("map50", 0.95)) is None
     assert epochs_to(curve(*scores), None) is None
+
+
+def test_the_trainers_own_form_of_a_metric_counts_where_the_evaluations_is_not_measured() -> None:
+    points = (Point(1, "train", {"map50": 0.2}), Point(2, "train", {"map50": 0.4, "AP50": 0.3}))
+    assert epochs_to(points, ("AP50", 0.2)) == 1
+    assert epochs_to(points, ("AP50", 0.35)) is None
+    made = study(task=yolo.TASK, target=("AP50", 0.3))
+    found = findings(made)
+    found = replace(found, results=(replace(found.results[0], curve=points[:1]),))
+    assert (found.epoch_metric(), found.epoch_target()) == ("map50", 0.3)
+    other = replace(found, study=replace(made, target=("AP", 0.3)))
+    assert (other.epoch_metric(), other.epoch_target()) == ("map50", None)
 
 
 # -- what a cell found ------------------------------------------------------------------------------------

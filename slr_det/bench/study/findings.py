@@ -10,7 +10,7 @@ from typing import Any
 
 from slr_det.bench.study.cells import Cell, state
 from slr_det.bench.study.model import Entry, Study
-from slr_det.bench.study.results import STAGES, Result, epochs_to, read_result
+from slr_det.bench.study.results import STAGES, TRAINERS_OWN, Result, epochs_to, read_result, score_of
 from slr_det.bench.study.rules import levers, settings_of
 from slr_det.bench.study.statistics import Summary, Verdict, judge, summarise
 from slr_det.errors import SlrDetError
@@ -68,7 +68,7 @@ class Findings:
         found = [epochs_to(result.curve, self.study.target) for result in results]
         reached = [epoch for epoch in found if epoch is not None]
         name = self.study.target[0] if self.study.target else ""
-        measured = any(name in point.metric for result in results for point in result.curve)
+        measured = any(score_of(point, name) is not None for result in results for point in result.curve)
         return Line(
             entry=entry,
             rate=rate,
@@ -90,6 +90,19 @@ class Findings:
         """The score of the dense models that the finished cells started from; a shared one counts once."""
         scores = {r.cell.start.folder: r.scores["dense"] for r in self.results if r.cell.start is not None}
         return summarise([score for score in scores.values() if score is not None])
+
+    def epoch_metric(self) -> str | None:
+        """The metric of the scores during the runs: the headline, the trainer's form of it, or the first there is."""
+        names = list(dict.fromkeys(name for r in self.results for point in r.curve for name in point.metric))
+        wanted = (self.study.task.metric, TRAINERS_OWN.get(self.study.task.metric))
+        return next((name for name in wanted if name in names), next(iter(names), None))
+
+    def epoch_target(self) -> float | None:
+        """The target, where it is one of the metric that the epochs are scored by."""
+        if self.study.target is None:
+            return None
+        name, value = self.study.target
+        return value if self.epoch_metric() in (name, TRAINERS_OWN.get(name)) else None
 
     def verdict(self, rate: float, baselines: Sequence[str] | None = None) -> Verdict | None:
         """The first entry against the best of the baselines; None where the study names none."""
@@ -172,6 +185,8 @@ def document(findings: Findings, command: str) -> dict[str, Any]:
         "seeds": list(study.seeds),
         "rates": list(study.rates),
         "target": None if study.target is None else dict([study.target]),
+        "epoch_metric": findings.epoch_metric(),
+        "epoch_target": findings.epoch_target(),
         "dense": "shared" if study.shared_dense else "per_seed",
         "base": dict(study.base),
         "entries": [

@@ -11,6 +11,8 @@ from slr_det.bench.study.cells import Cell
 from slr_det.report import load_report
 from slr_det.runstate import RunState
 
+#: What trainers call a metric of the evaluation that they measure in their own way during training.
+TRAINERS_OWN = {"AP50": "map50", "AP": "map"}
 STAGES = ("hard_prune", "bn_recalibrated", "final")
 
 
@@ -91,5 +93,11 @@ def epochs_to(curve: Sequence[Point], target: tuple[str, float] | None) -> int |
     if target is None:
         return None
     name, value = target
-    reached = [point.epoch for point in curve if point.metric.get(name, float("-inf")) >= value]
-    return min(reached, default=None)
+    scores = [(point.epoch, score_of(point, name)) for point in curve]
+    return min((epoch for epoch, score in scores if score is not None and score >= value), default=None)
+
+
+def score_of(point: Point, name: str) -> float | None:
+    """A point's score by a metric of the evaluation, or by the trainer's own form of it; None where it has neither."""
+    own = point.metric.get(TRAINERS_OWN.get(name, name))
+    return point.metric.get(name, own)
