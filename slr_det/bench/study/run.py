@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,7 +91,9 @@ def run_cells(
     failures: list[Failure] = []
     shown = sys.stderr.isatty()
     # Without smoothing: the time left follows from all cells so far, since their order is not random.
-    with tqdm(total=len(cells), unit="cell", smoothing=0, disable=not shown, dynamic_ncols=True) as bar:
+    # The width is asked for here, because tqdm shows nothing on a terminal that does not tell its size.
+    width = shutil.get_terminal_size().columns
+    with tqdm(total=len(cells), unit="cell", smoothing=0, disable=not shown, ncols=width) as bar:
 
         def ended(cell: Cell, text: str) -> None:
             bar.update(1)
