@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from slr_det.adapter import EvalJob
 from slr_det.allocation import allocate
-from slr_det.errors import CheckpointError, ConfigError
+from slr_det.errors import CheckpointError, ConfigError, MissingExtraError
 
 pytest.importorskip("timm", reason='needs the classify extra: uv pip install "slr-det[classify]"')
 
@@ -72,6 +74,20 @@ def test_what_a_network_was_made_for() -> None:
 def test_the_family_has_no_published_weights() -> None:
     with pytest.raises(ConfigError, match="weights=FILE"):
         models.build("cifar_resnet20", 10, 3, pretrained=True)
+
+
+@pytest.mark.parametrize(("package", "job"), [("timm", "build"), ("mmengine", "evaluate")])
+def test_a_package_that_is_missing_is_one_line_with_the_command(
+    package: str, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = {
+        "build": lambda: models.build("resnet18", 10, 3),
+        "evaluate": lambda: ADAPTER.evaluate(EvalJob("digits.pt", "digits")),
+    }
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=r'not installed; run: uv pip install "slr-det\[classify\]"'):
+        jobs[job]()
+    assert ADAPTER.inspect("cifar_resnet20", 10).classes == 10  # the networks of slr_det need neither
 
 
 # -- layers -----------------------------------------------------------------------------------------------
