@@ -91,9 +91,11 @@ def run_cells(
     failures: list[Failure] = []
     shown = sys.stderr.isatty()
     # Without smoothing: the time left follows from all cells so far, since their order is not random.
-    # The width is asked for here, because tqdm shows nothing on a terminal that does not tell its size.
-    width = shutil.get_terminal_size().columns
-    with tqdm(total=len(cells), unit="cell", smoothing=0, disable=not shown, ncols=width) as bar:
+    # The size is asked for here, because tqdm shows nothing on a terminal that does not tell its own.
+    width, height = shutil.get_terminal_size()
+    with tqdm(
+        total=len(cells), unit="cell", smoothing=0, disable=not shown, ncols=width, nrows=height
+    ) as bar:
 
         def ended(cell: Cell, text: str) -> None:
             bar.update(1)
