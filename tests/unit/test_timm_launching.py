@@ -126,7 +126,8 @@ def test_a_crash_shows_its_traceback(tmp_path: Path) -> None:
         launch(job(tmp_path), 2, False, worker(script))
 
 
-@pytest.mark.parametrize("which", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_all_processes(which: signal.Signals, tmp_path: Path) -> None:
     """By the command line's own handling of both signals."""
     script = (
