@@ -289,6 +289,15 @@ def test_a_cell_that_lacks_the_score_of_an_epoch_is_mentioned() -> None:
     )
 
 
+def test_levers_are_broken_between_and_not_within() -> None:
+    made = study()
+    first = replace(made.entries[0], config=config(slr=Hyper(rho=0.5, s0=0.25), one_schedule=True))
+    made = replace(made, entries=(first, *made.entries[1:]), baselines=())
+    lines = text(findings(made)).splitlines()
+    assert lines[4].startswith("slr       3+1 epochs, one schedule,  ")
+    assert lines[5].strip() == "rho 0.5, s0 0.25"
+
+
 def test_points_of_a_summary() -> None:
     assert points(Summary(3, 0.9512, 0.0034)) == "95.12 ± 0.34"
     assert points(Summary(1, 0.9512, None), count=True) == "95.12 (1)"

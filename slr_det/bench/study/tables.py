@@ -100,10 +100,7 @@ def _blocks(findings: Findings, draw: Callable[[list[list[str]]], str], heading:
 
 def _aligned(found: Sequence[Sequence[str]]) -> list[str]:
     """Rows as lines; the levers are wrapped, all of them, since a comparison without them would mislead."""
-    cells = [
-        [textwrap.wrap(cell, _LEVERS_WIDTH) if c == 1 else [cell] for c, cell in enumerate(row)]
-        for row in found
-    ]
+    cells = [[_wrapped(cell) if c == 1 else [cell] for c, cell in enumerate(row)] for row in found]
     widths = [max(len(part) for row in cells for part in row[c]) for c in range(len(found[0]))]
     lines = []
     for row in cells:
@@ -116,3 +113,9 @@ def _aligned(found: Sequence[Sequence[str]]) -> list[str]:
             lines.append("  ".join(padded).rstrip())
     lines.insert(1, "  ".join("-" * width for width in widths))
     return lines
+
+
+def _wrapped(text: str) -> list[str]:
+    """Broken behind commas only, so that a hyperparameter keeps its value beside it."""
+    glued = text.replace(" ", "\0").replace(",\0", ", ")
+    return [line.replace("\0", " ") for line in textwrap.wrap(glued, _LEVERS_WIDTH, break_long_words=False)]
