@@ -1,0 +1,1 @@
+"""KITTI object detection: its files, its frames, and what training needs of them."""
