@@ -19,8 +19,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "distill_temperature": 2.0,
         "prune": {"allocation": "erk"},
         "slr": {
-            "closing": 40.0,
-            "rho": 0.5,  # where closing cannot be had, under an optimizer without a closed form
+            "rho": 0.5,
             "rho_growth": 100.0,
             "s0": 0.2,
             "s0_unit": "rho",
