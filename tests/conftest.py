@@ -20,6 +20,19 @@ def samples() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def openpcdet() -> Path:
+    """The checkout of OpenPCDet to compare with: $SLR_DET_OPENPCDET, or third_party/OpenPCDet."""
+    named = os.environ.get("SLR_DET_OPENPCDET")
+    folder = Path(named) if named else Path(__file__).resolve().parents[1] / "third_party" / "OpenPCDet"
+    if not (folder / "pcdet").is_dir():
+        pytest.skip(
+            f"no checkout of OpenPCDet is at {folder}; set SLR_DET_OPENPCDET to one, or run: "
+            "git submodule update --init third_party/OpenPCDet"
+        )
+    return folder.resolve()
+
+
 @pytest.fixture(autouse=True)
 def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
     """Small tensors are slower on several threads, and much slower where those have to wait for a busy machine."""

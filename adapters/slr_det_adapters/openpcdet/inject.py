@@ -1,0 +1,310 @@
+"""``import pcdet`` from a checkout that was never built, with nothing in it edited and nothing written into it.
+
+What was compiled is used. What was not is supplied from outside: by an import finder that is asked last, so that
+whatever the checkout or the environment has comes first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from slr_det.errors import ConfigError, MissingExtraError
+from slr_det_adapters.openpcdet import substitutes
+
+VARIABLE = "SLR_DET_OPENPCDET"
+DEFAULT = "third_party/OpenPCDet"
+#: The commit that the names below were read in.
+WRITTEN_FOR = "8caccce"
+_VERSION = "0.6.0+unbuilt"
+_ARGO2 = "pcdet.datasets.argo2.argo2_dataset"
+_ROTATE_IOU = "pcdet.datasets.kitti.kitti_object_eval_python.rotate_iou"
+_MODULES = (
+    "pcdet.config",
+    "pcdet.datasets",
+    "pcdet.models",
+    "pcdet.ops.iou3d_nms.iou3d_nms_utils",
+    "pcdet.ops.roiaware_pool3d.roiaware_pool3d_utils",
+    "train_utils.train_utils",
+    "train_utils.optimization",
+)
+_INSTALL = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "pillow", "cumm": "spconv"}
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """An imported checkout.
+
+    Attributes:
+        root: Its folder.
+        compiled: Names of the compiled modules of ``pcdet.ops`` that are its own; all others are ours.
+    """
+
+    root: Path
+    compiled: frozenset[str]
+
+    @property
+    def tools(self) -> Path:
+        """The folder that paths inside its configurations are relative to."""
+        return self.root / "tools"
+
+    def seam(self, module: str, name: str) -> Any:
+        """An attribute of one of its modules; ConfigError where this version of OpenPCDet has moved it."""
+        with _importing(self.root):
+            try:
+                found = importlib.import_module(module)
+            except ModuleNotFoundError as error:
+                if error.name is not None and module.startswith(error.name):
+                    raise ConfigError(self._moved(module, name)) from error
+                raise _missing(self.root, error) from error
+        try:
+            return getattr(found, name)
+        except AttributeError:
+            raise ConfigError(self._moved(module, name)) from None
+
+    def _moved(self, module: str, name: str) -> str:
+        return (
+            f"{self.root}: this version of OpenPCDet has no '{name}' in {module}, which the adapter drives; check out "
+            f"commit {WRITTEN_FOR}: git -C {self.root} checkout {WRITTEN_FOR}"
+        )
+
+
+def checkout_path(named: str = "") -> Path:
+    """The checkout that is named, or $SLR_DET_OPENPCDET, or third_party/OpenPCDet of the current folder or of ours."""
+    named = named or os.environ.get(VARIABLE, "")
+    if named:
+        return Path(named).expanduser()
+    here = Path(DEFAULT)
+    return here if here.is_dir() else Path(__file__).resolve().parents[3] / DEFAULT
+
+
+_imported: Checkout | None = None
+
+
+def import_checkout(path: str | Path = "") -> Checkout:
+    """Import OpenPCDet from a checkout. Once per process: modules of two checkouts cannot be told apart.
+
+    Raises:
+        ConfigError: The folder is missing or no checkout, its modules have moved, or another OpenPCDet is imported.
+        MissingExtraError: A package that it needs, and that we cannot stand in for, is not installed.
+    """
+    global _imported
+    root = checkout_path(str(path)).resolve()
+    if _imported is not None:
+        if _imported.root != root:
+            raise ConfigError(
+                f"upstream={root}: OpenPCDet is imported from {_imported.root} already; use one per process"
+            )
+        return _imported
+    _require(root)
+    if "pcdet" in sys.modules:
+        raise ConfigError(
+            f"upstream={root}: another OpenPCDet is imported already (from {sys.modules['pcdet'].__file__}); "
+            "use one per process"
+        )
+    finder = _Fallback(root)
+    sys.meta_path.append(finder)
+    try:
+        with _importing(root), _stand_ins(), _aliases(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # old names of torch and numpy: news for its authors
+            for name in _MODULES:
+                importlib.import_module(name)
+    except BaseException as error:
+        sys.meta_path.remove(finder)
+        for name in [n for n in sys.modules if n.split(".")[0] in ("pcdet", "train_utils")]:
+            del sys.modules[name]
+        if isinstance(error, ModuleNotFoundError):
+            raise _missing(root, error) from error
+        if isinstance(error, ImportError):
+            raise ConfigError(
+                f"{root}: OpenPCDet cannot be imported ({str(error).splitlines()[0]}); rebuild its extensions for this "
+                "torch, or delete them and ours are used"
+            ) from error
+        raise
+    ours = finder.supplied
+    from slr_det_adapters.openpcdet.ops import REPLACED
+
+    _imported = Checkout(root, frozenset(REPLACED) - ours)
+    return _imported
+
+
+@contextlib.contextmanager
+def use_checkout(path: str | Path = "", device: str | torch.device = "") -> Iterator[Checkout]:
+    """Import a checkout, and inside the block let its hard-coded ``.cuda()`` mean ``device``.
+
+    Args:
+        path: The checkout; see :func:`checkout_path` for none.
+        device: Where tensors go; the GPU where there is one, else the CPU.
+    """
+    checkout = import_checkout(path)
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_importing(checkout.root))
+        stack.enter_context(_aliases())
+        if chosen.type == "cpu":
+            stack.enter_context(_cuda_is_cpu(checkout))
+        yield checkout
+
+
+def _require(root: Path) -> None:
+    if not root.is_dir():
+        raise ConfigError(
+            f"upstream={root}: no such folder; give a checkout of OpenPCDet as upstream=DIR or in ${VARIABLE}, or run: "
+            f"git submodule update --init {DEFAULT}"
+        )
+    for part in ("pcdet/__init__.py", "tools/train_utils/train_utils.py"):
+        if not (root / part).is_file():
+            raise ConfigError(
+                f"upstream={root}: is no checkout of OpenPCDet ({part} is missing); give the folder that holds pcdet "
+                "and tools"
+            )
+
+
+def _missing(root: Path, error: ModuleNotFoundError) -> Exception:
+    package = (error.name or "").split(".")[0]
+    if package in ("pcdet", "train_utils"):
+        return ConfigError(
+            f"{root}: this version of OpenPCDet has no module {error.name}; check out commit {WRITTEN_FOR}"
+        )
+    install = _INSTALL.get(package, package)
+    return MissingExtraError(
+        f"OpenPCDet at {root} needs the package '{package}', which is not installed; run: uv pip install {install}"
+    )
+
+
+class _Fallback(MetaPathFinder, Loader):
+    """Supplies modules of pcdet that are not there, or that import what is not installed."""
+
+    def __init__(self, root: Path) -> None:
+        from slr_det_adapters.openpcdet import ops
+
+        self.supplied: set[str] = set()
+        self._makers: dict[str, Callable[[], ModuleType]] = {
+            f"pcdet.ops.{name}": (lambda name=name: ops.replacement(name))  # type: ignore[misc]
+            for name in ops.REPLACED
+        }
+        self._makers["pcdet.version"] = lambda: substitutes.module("pcdet.version", __version__=_VERSION)
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in self._makers:
+            return None
+        self.supplied.add(fullname.removeprefix("pcdet.ops."))
+        return ModuleSpec(fullname, self)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return self._makers[spec.name]()
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Everything is there already."""
+
+
+@contextlib.contextmanager
+def _importing(root: Path) -> Iterator[None]:
+    """Let the checkout's modules be found, and write no bytecode beside them."""
+    before = sys.dont_write_bytecode
+    # Its `tools` has modules with names like `test`: last, so that they hide nothing.
+    places = [str(root), str(root / "tools")]
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, places[0])
+    sys.path.append(places[1])
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
+        for place in places:
+            with contextlib.suppress(ValueError):
+                sys.path.remove(place)
+
+
+@contextlib.contextmanager
+def _stand_ins() -> Iterator[None]:
+    """Stand-ins for missing packages, out of sight again afterwards: nobody else shall take them for the real ones."""
+    if not (_installed("av2") and _installed("kornia")):
+        sys.modules[_ARGO2] = substitutes.argo2()
+    if not _numba_cuda():
+        sys.modules[_ROTATE_IOU] = substitutes.rotate_iou()
+    made = [
+        module
+        for package, make in substitutes.packages().items()
+        if not _installed(package)
+        for module in make()
+    ]
+    sys.modules.update({module.__name__: module for module in made})
+    try:
+        yield
+    finally:
+        for module in made:
+            del sys.modules[module.__name__]
+
+
+def _installed(package: str) -> bool:
+    return package in sys.modules or importlib.util.find_spec(package) is not None
+
+
+def _numba_cuda() -> bool:
+    if not _installed("numba"):
+        return False
+    try:
+        return bool(importlib.import_module("numba.cuda").is_available())
+    except Exception:  # a driver or toolkit that does not fit: whatever it says, it is not available
+        return False
+
+
+@contextlib.contextmanager
+def _aliases() -> Iterator[None]:
+    """Names of Python's types that numpy has dropped and OpenPCDet still uses."""
+    added = {
+        name: kind for name, kind in (("int", int), ("float", float), ("bool", bool)) if name not in vars(np)
+    }
+    for name, kind in added.items():
+        setattr(np, name, kind)
+    try:
+        yield
+    finally:
+        for name in added:
+            delattr(np, name)
+
+
+@contextlib.contextmanager
+def _cuda_is_cpu(checkout: Checkout) -> Iterator[None]:
+    """Let ``.cuda()`` and ``torch.cuda.FloatTensor`` give CPU tensors, and our operations take them."""
+    from slr_det_adapters.openpcdet import ops
+
+    def stay(self: Any, *_: Any, **__: Any) -> Any:
+        return self.cpu()
+
+    swaps: list[tuple[Any, str, Any]] = [
+        (torch.Tensor, "cuda", stay),
+        (nn.Module, "cuda", stay),
+        (torch.cuda, "FloatTensor", torch.FloatTensor),
+        (torch.cuda, "IntTensor", torch.IntTensor),
+    ]
+    for name in checkout.compiled & {"iou3d_nms.iou3d_nms_cuda", "roiaware_pool3d.roiaware_pool3d_cuda"}:
+        package, _, extension = name.partition(".")
+        users = sys.modules[f"pcdet.ops.{package}.{package}_utils"]
+        swaps.append((users, extension, ops.replacement(name)))
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in swaps]
+    for owner, name, value in swaps:
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for owner, name, value in before:
+            setattr(owner, name, value)
