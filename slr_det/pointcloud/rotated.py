@@ -79,6 +79,29 @@ def iou_3d(a: Tensor, b: Tensor, *, memory: int = MEMORY) -> Tensor:
     return _matrix(a, b, memory, divide)
 
 
+@torch.no_grad()
+def overlap_bev_pairs(a: Tensor, b: Tensor, *, memory: int = MEMORY) -> Tensor:
+    """The area, seen from above, that the k-th boxes of two sets share.
+
+    Args:
+        a: (K, 7) floats x, y, z, dx, dy, dz, heading.
+        b: (K, 7) floats, of the same type and on the same device.
+        memory: Bytes that the call may need beyond its inputs and the result.
+
+    Returns:
+        (K,) areas, exact as those of :func:`overlap_bev`.
+    """
+    first, second = Footprints.of(a), Footprints.of(b)
+    pairs = max(1024, memory // (_PAIR_NUMBERS * first.numbers.element_size()))
+    if first.numbers.device.type == "cpu":
+        pairs = min(pairs, _CPU_PAIRS)
+    result = first.numbers.new_zeros(len(first))
+    for start in range(0, len(first), pairs):
+        part = slice(start, start + pairs)
+        result[part] = _shared(first[part], second[part])
+    return result
+
+
 @dataclass(frozen=True)
 class Footprints:
     """Boxes seen from above, ready to be compared.
@@ -136,9 +159,7 @@ def meeting_overlaps(
         first, second = _circles_meet(rows, b).nonzero(as_tuple=True)
         for i, j in zip(torch.split(first, pairs), torch.split(second, pairs), strict=True):
             if i.numel():
-                shared = _overlap(rows.numbers.index_select(1, i), b.numbers.index_select(1, j))
-                limit = torch.minimum(rows.areas[i], b.areas[j])
-                yield i + start, j, torch.minimum(shared.nan_to_num_(0.0).clamp_min_(0), limit)
+                yield i + start, j, _shared(rows[i], b[j])
 
 
 def _matrix(a: Tensor, b: Tensor, memory: int, finish: Callable[[slice, Tensor], None]) -> Tensor:
@@ -153,6 +174,12 @@ def _matrix(a: Tensor, b: Tensor, memory: int, finish: Callable[[slice, Tensor],
             rows = slice(start, start + height)
             finish(rows, result[rows])
     return result
+
+
+def _shared(a: Footprints, b: Footprints) -> Tensor:
+    """(K,) areas that the k-th footprints share, never NaN and never more than either has."""
+    shared = _overlap(a.numbers, b.numbers).nan_to_num_(0.0).clamp_min_(0)
+    return torch.minimum(shared, torch.minimum(a.areas, b.areas))
 
 
 def _circles_meet(a: Footprints, b: Footprints) -> Tensor:

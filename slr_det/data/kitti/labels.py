@@ -226,6 +226,4 @@ def _wrong_field(where: str, words: list[str]) -> str:
             return f"{where}: {column} is '{word}', expected a number"
         if not math.isfinite(value):
             return f"{where}: {column} is {word}, expected a finite number"
-        if column == "occluded" and value != int(value):
-            return f"{where}: occluded is {word}, expected a whole number from -1 to 3"
-    return f"{where}: expected {' '.join(COLUMNS)}"
+    return f"{where}: occluded is {words[2]}, expected a whole number from -1 to 3"
