@@ -142,6 +142,23 @@ class EvalJob:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A picture of what models make of a sample, for the report.
+
+    Attributes:
+        name: Short name, unique among a report's pictures.
+        file: Name of the file, in the folder it was asked to be drawn in.
+        title: What is seen, in a few words.
+        caption: How to read it, in a sentence or two.
+    """
+
+    name: str
+    file: str
+    title: str
+    caption: str
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """A model as the pruner sees it.
 
@@ -237,6 +254,13 @@ class Adapter(Protocol):
 
     def recalibrate(self, source: str, target: Path, job: TrainJob) -> None:
         """Write ``source`` with batch-norm statistics re-estimated by forward passes over the training set."""
+
+    def illustrate(self, models: Mapping[str, str], job: EvalJob, folder: Path) -> list[Picture]:
+        """Draw what models make of a few samples of the validation data into ``folder``; empty for a task without.
+
+        ``models`` are checkpoints by the name they have in the pictures, the dense one first; ``job`` says on what
+        data and how they are evaluated (its own ``model`` is one of them).
+        """
 
 
 def load_adapter(name: str) -> Adapter:

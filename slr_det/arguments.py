@@ -52,6 +52,10 @@ def _shared_verbs(task: Task, verbs: Any) -> None:
         verb.add_argument(
             "--config", metavar="FILE.yaml", help="settings file; key=value on the command line wins"
         )
+        if task.backends:
+            verb.add_argument(
+                "--backend", choices=tuple(task.backends), help="whose trainer; default: the first of these"
+            )
         verb.add_argument("--device", help="cpu, 0, 0,1 (several GPUs); default: a GPU if there is one")
         verb.add_argument("--verbose", action="store_true", help="show the trainer's own log too")
         verb.add_argument(

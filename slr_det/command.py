@@ -16,6 +16,7 @@ from slr_det.adapter import Adapter, EvalJob, load_adapter
 from slr_det.arguments import parse
 from slr_det.cli import BELOW_MINIMUM, OK, complain, run, with_default_verb
 from slr_det.config import RunConfig, load_config, parse_pairs
+from slr_det.config.sources import read_content
 from slr_det.errors import CheckpointError, ConfigError
 from slr_det.metrics.minimum import check_minimum
 from slr_det.pipeline import Pipeline, allocate_for
@@ -54,7 +55,7 @@ class Command:
     def adapter(self) -> Adapter:
         """The task's adapter, loaded when first needed: `report` and other verbs do without."""
         if self._adapter is None:
-            self._adapter = load_adapter(self.task.adapter)
+            self._adapter = load_adapter(self.task.adapter_of(self._backend()))
         return self._adapter
 
     def run(self) -> int:
@@ -219,6 +220,7 @@ class Command:
         named = {
             "method": "method",
             "compression": "prune.target_compression",
+            "backend": "backend",
             "device": "device",
             "name": "name",
         }
@@ -230,7 +232,8 @@ class Command:
             if getattr(options, option, None) is not None
         ]
         settings = [*options.settings, *extra]
-        embedded = file is None and not any(s.startswith(("data=", "model=")) for s in settings)
+        usual = self.task.adapter_of(self._backend()) == self.task.adapter
+        embedded = usual and file is None and not any(s.startswith(("data=", "model=")) for s in settings)
         return load_config(
             file,
             settings,
@@ -240,6 +243,19 @@ class Command:
             task=self.task.name,
             unsupported={**self.adapter.unsupported(), **(NO_TEACHER if options.verb == "retrain" else {})},
         )
+
+    def _backend(self) -> str:
+        """The backend that is asked for, which has to be known before the rest of the settings can be read."""
+        options = self.options
+        if getattr(options, "backend", None):
+            return str(options.backend)
+        words = [word.partition("=")[2] for word in options.settings if word.startswith("backend=")]
+        if words:
+            return str(words[-1])
+        resumed = getattr(options, "resume", None)
+        file = Path(resumed) / CONFIG_FILE if resumed else options.config
+        found = None if file is None else read_content(file, []).get("backend")
+        return "" if found is None else str(found)
 
     def _data_given(self) -> bool:
         return bool(self.options.config) or any(s.startswith("data=") for s in self.options.settings)

@@ -258,6 +258,8 @@ class Pipeline:
             "paper": self.config.paper,
             "warnings": self._warnings(methods),
         }
+        if methods == list(self.config.method):
+            report["pictures"] = self._pictures(methods)
         after = self.adapter.averaged(str(self.folder / first / "pruned.pt"))
         write_report(self.folder, report, weights_before=info.weights, weights_after=after)
         atomic_write(self.folder / "pruned.pt", (self.folder / first / "pruned.pt").read_bytes())
@@ -277,6 +279,21 @@ class Pipeline:
             "compression": counts,
             "bytes": {"dense": (self.folder / "dense.pt").stat().st_size, "pruned": pruned.stat().st_size},
             "history": self.state.phases[f"{method}/train"]["history"],
+        }
+
+    def _pictures(self, methods: list[str]) -> dict[str, dict[str, str]]:
+        """What the dense and the pruned models make of a few samples, drawn beside the plots."""
+        self._start("pictures")
+        models = {name: f"{name}/pruned.pt" for name in methods}
+        paths = {name: str(self.folder / file) for name, file in {"dense": "dense.pt", **models}.items()}
+        drawn = self.adapter.illustrate(paths, self.jobs.evaluation(paths["dense"]), self.folder / "pictures")
+        return {
+            picture.name: {
+                "file": f"pictures/{picture.file}",
+                "title": picture.title,
+                "caption": picture.caption,
+            }
+            for picture in drawn
         }
 
     def _warnings(self, methods: list[str]) -> list[str]:

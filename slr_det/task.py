@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from slr_det.errors import ConfigError, nearest
+
 #: Verbs that every command line has, in the order in which help lists them.
 SHARED_VERBS = ("compress", "train", "analyze", "retrain", "eval", "report")
 
@@ -50,6 +52,8 @@ class Task:
         minimum: An example of a minimum, as in ``--min map50=0.35``.
         memory: What to lower when memory runs out.
         extra: Verbs that only this task has.
+        backends: Adapters that a user may choose between with ``backend=``, by the names used there; the first is
+            ``adapter``. Empty where there is only one.
     """
 
     name: str
@@ -69,11 +73,21 @@ class Task:
     minimum: str
     memory: str
     extra: tuple[ExtraVerb, ...] = field(default=())
+    backends: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def verbs(self) -> tuple[str, ...]:
         """Every verb of the command line."""
         return (*SHARED_VERBS, *(verb.name for verb in self.extra))
+
+    def adapter_of(self, backend: str) -> str:
+        """The adapter behind a ``backend=``, empty for the usual one; ConfigError for a name that is none."""
+        if not backend:
+            return self.adapter
+        if backend not in self.backends:
+            known = f"expected one of {', '.join(self.backends)}" if self.backends else "and this task has one only"
+            raise ConfigError(f"backend is '{backend}'{nearest(backend, self.backends)}, {known}")
+        return self.backends[backend]
 
     def scores(self, metrics: Mapping[str, Any]) -> str:
         """The shown metrics on one line, such as ``AP50 0.844, AP 0.512``."""

@@ -68,6 +68,7 @@ class RunConfig:
 
     Attributes:
         task: The command line this is for.
+        backend: Which of the task's trainers, where it has several; empty for the usual one.
         model: Checkpoint, or architecture together with ``dense_epochs`` or ``weights``.
         weights: Weights that an architecture starts from: a local file, or ``pretrained`` for those that the trainer
             publishes; empty for none.
@@ -93,10 +94,12 @@ class RunConfig:
         dense: Arguments of the trainer that differ in dense training, such as ``optimizer``.
         retrain: Arguments of the trainer that differ in masked retraining, such as ``lr0``.
         minimum: Metrics below which a command exits with 1; ``min:`` in a file.
-        paper: Published numbers shown beside the run's, or None.
+        paper: Published numbers shown beside the run's, or None: ``dense`` and methods by name, each a number, or numbers
+            by phase and metric; see :mod:`slr_det.config.published`.
     """
 
     task: str = "yolo"
+    backend: str = ""
     model: str = ""
     weights: str = ""
     data: str = ""
@@ -140,6 +143,7 @@ def known_keys() -> dict[str, read.Reader]:
     """The reader of every key by its dotted name; free sections (train, dense, retrain, min, paper) are not in it."""
     keys: dict[str, read.Reader] = {
         "task": read.choice(TASKS),
+        "backend": read.text,
         "model": read.model,
         "weights": read.weights,
         "data": read.text,

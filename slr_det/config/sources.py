@@ -12,7 +12,7 @@ from slr_det.errors import ConfigError
 from slr_det.yamlio import parse_value, read_yaml
 
 COMMAND_LINE = "command line"
-TEXT_KEYS = ("model", "weights", "data", "name", "project")
+TEXT_KEYS = ("backend", "model", "weights", "data", "name", "project")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ pytest.importorskip("timm", reason='needs the classify extra: uv pip install "sl
 from classify_runs import SMALL, assert_same, make_photographs, run
 
 from slr_det_adapters.timm import ClassifierAdapter
-from slr_det_adapters.timm.launching import launch
+from slr_det_adapters.mmengine.launching import launch
 
 ADAPTER = ClassifierAdapter()
 # Layer norms, no batch norm: then two processes with half a batch each compute what one does with all of it.
@@ -34,7 +34,7 @@ WORKER = """\
 import os, sys
 import torch
 from slr_det_adapters.mmengine.hook import SLRHook
-from slr_det_adapters.timm import worker
+from slr_det_adapters.mmengine import worker
 end = SLRHook.after_train
 def after_train(hook, runner):
     masks = hook.engine.supports(dict(runner.model.module.named_parameters()))
@@ -56,7 +56,7 @@ def method_job(folder: Path, epochs: int = 2, **args: object) -> TrainJob:
 def test_two_processes_agree_with_each_other_and_with_one(tmp_path: Path) -> None:
     one, two = method_job(tmp_path / "one"), method_job(tmp_path / "two", processes=2)
     alone = ADAPTER.train(one, resume=False)
-    launch(two, 2, False, [sys.executable, "-c", WORKER])
+    launch(two, 2, False, "slr_det_adapters.timm.training", [sys.executable, "-c", WORKER])
     ranks = [torch.load(tmp_path / "two" / f"rank-{rank}.pt") for rank in range(2)]
     assert ranks[0].keys() == ranks[1].keys() and len(ranks[0]) > 5
     for name, mask in ranks[0].items():

@@ -30,6 +30,8 @@ def test_the_help_names_every_section_and_setting(task: Task) -> None:
     unnamed = {"task", "device", "paper", "bn_recalibrate", "train", "minimum"} | UNSUPPORTED.get(
         task.name, set()
     )
+    if not task.backends:
+        unnamed |= {"backend"}
     missing = {
         field.name
         for field in fields(RunConfig)

@@ -12,7 +12,9 @@ from mmengine.runner import Runner
 
 from slr_det.errors import ConfigError, nearest
 
-SCHEDULES = ("constant", "cosine", "step")
+SCHEDULES = ("constant", "cosine", "step", "onecycle")
+_RISE = 0.4  # share of the cycle that goes up
+_FROM = 0.1  # where it starts, as a fraction of the learning rate
 
 
 @HOOKS.register_module()
@@ -24,12 +26,14 @@ class ScheduleHook(Hook):
     - ``constant``: 1
     - ``cosine``: final + (1 - final) (1 + cos(pi t / T)) / 2
     - ``step``: gamma to the power of the number of milestones m with m T <= t
+    - ``onecycle``: along half a cosine from 0.1 to 1 over the first 40 % of T, then along another to final (Smith 2018;
+      the learning rate of OpenPCDet's adam_onecycle)
 
     and during the first ``warmup`` steps of the schedule additionally times (t + 1) / (warmup + 1).
 
     Args:
-        schedule: ``constant``, ``cosine`` or ``step``.
-        final: Where the cosine ends, as a fraction of the learning rate.
+        schedule: ``constant``, ``cosine``, ``step`` or ``onecycle``.
+        final: Where the cosine and the cycle end, as a fraction of the learning rate.
         milestones: Fractions of the schedule, for ``step``.
         gamma: Factor at each milestone.
         warmup: Steps of linear warm-up.
@@ -97,7 +101,14 @@ class ScheduleHook(Hook):
         progress = min(at / max(total, 1e-9), 1.0)
         value = 1.0
         if self.schedule == "cosine":
-            value = self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * progress))
+            value = _along_cosine(1.0, self.final, progress)
+        elif self.schedule == "onecycle":
+            rising = progress < _RISE
+            value = (
+                _along_cosine(_FROM, 1.0, progress / _RISE)
+                if rising
+                else _along_cosine(1.0, self.final, (progress - _RISE) / (1.0 - _RISE))
+            )
         elif self.schedule == "step":
             value = self.gamma ** sum(progress >= milestone for milestone in self.milestones)
         return value * (at + 1.0) / (self.warmup + 1.0) if at < self.warmup else value
@@ -119,3 +130,8 @@ class ScheduleHook(Hook):
         factor = self.factor(runner.iter)
         for group, lr in zip(runner.optim_wrapper.optimizer.param_groups, self._lrs, strict=True):
             group["lr"] = lr * factor
+
+
+def _along_cosine(begin: float, end: float, progress: float) -> float:
+    """From ``begin`` to ``end`` along half a cosine."""
+    return end + (begin - end) * 0.5 * (1.0 + math.cos(math.pi * progress))

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from slr_det.adapter import EvalJob, ModelInfo, TrainJob
+from slr_det.adapter import EvalJob, ModelInfo, Picture, TrainJob
 from slr_det.errors import CheckpointError, ConfigError, MissingExtraError
 from slr_det_adapters.timm import checkpoints, datasets, models
 from slr_det_adapters.timm.arguments import Arguments
@@ -126,6 +126,10 @@ class ClassifierAdapter:
         from slr_det_adapters.timm.evaluation import recalibrate_checkpoint
 
         recalibrate_checkpoint(source, target, job)
+
+    def illustrate(self, models: Mapping[str, str], job: EvalJob, folder: Path) -> list[Picture]:
+        """No pictures."""
+        return []
 
 
 def _require_mmengine() -> None:

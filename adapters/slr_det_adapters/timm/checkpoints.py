@@ -17,8 +17,9 @@ from slr_det import __version__
 from slr_det.errors import CheckpointError
 from slr_det.files import atomic_open
 from slr_det.models.weights import load_into, read_state_dict
+from slr_det_adapters.prefix import without_prefix
 from slr_det_adapters.timm.cards import Card
-from slr_det_adapters.timm.models import build, without_prefix
+from slr_det_adapters.timm.models import build
 
 SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".safetensors")
 META = "classifier"

@@ -17,10 +17,9 @@ from slr_det.adapter import ModelInfo
 from slr_det.errors import ConfigError, MissingExtraError, nearest
 from slr_det.layers import layers_of
 from slr_det.models.weights import load_into, read_state_dict
+from slr_det_adapters.prefix import without_prefix
 
 PRETRAINED = "pretrained"
-#: What the trainer puts before every parameter's name, see :class:`slr_det_adapters.timm.trainable.Trainable`.
-PREFIX = "net."
 #: Names that people use for networks which timm does not have.
 ALIASES = {f"resnet{depth}": f"cifar_resnet{depth}" for depth in (20, 32, 44, 56, 110)}
 
@@ -143,13 +142,6 @@ def with_weights(name: str, weights: str, classes: int | None, channels: int) ->
             state |= {key: own[key] for key in state if key.startswith(stem) and key in own}
     load_into(model, state, weights)
     return model, others
-
-
-def without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under their upstream names, where they are those of a training under way."""
-    if not all(name.startswith(PREFIX) for name in state):
-        return dict(state)
-    return {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}
 
 
 def _classes_in(state: Mapping[str, Tensor], model: nn.Module) -> int | None:

@@ -1,44 +1,14 @@
-"""Scores while a classifier trains: taken by mmengine's validation loop, kept in a file beside the checkpoints."""
+"""Scores of a classifier for mmengine's validation loop."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.dist import is_main_process
 from mmengine.evaluator import BaseMetric
-from mmengine.hooks import Hook
 
-from slr_det.files import atomic_write
 from slr_det.metrics.classification import TopK
-from slr_det_adapters.mmengine.checkpoints import last_checkpoint, read_checkpoint
-
-SCORES_FILE = "scores.json"
-
-
-class ScoresHook(Hook):
-    """Keeps the score of every validation in ``scores.json``, phases without a method included.
-
-    Args:
-        folder: Where the file goes.
-    """
-
-    priority = "VERY_LOW"
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        """Add the epoch's score; those of later epochs are of a run that was killed and has been resumed."""
-        if metrics and is_main_process():
-            known = {
-                epoch: score for epoch, score in read_scores(self.folder).items() if epoch < runner.epoch
-            }
-            scores = {**known, runner.epoch: dict(metrics)}
-            atomic_write(self.folder / SCORES_FILE, json.dumps(scores, indent=1) + "\n")
 
 
 class TopKMetric(BaseMetric):
@@ -68,27 +38,3 @@ class TopKMetric(BaseMetric):
             rows, labels = zip(*known, strict=True)
             metric.process(torch.stack([torch.from_numpy(row) for row in rows]), torch.tensor(labels))
         return metric.evaluate().metrics
-
-
-def read_scores(folder: Path) -> dict[int, Mapping[str, float]]:
-    """The scores of a phase by epoch, from 1; empty where there are none."""
-    try:
-        content = json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))
-        return {int(epoch): dict(metrics) for epoch, metrics in content.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}  # they are only shown
-
-
-def history(folder: Path) -> list[dict[str, Any]]:
-    """The records of a phase: those of the method's iterations, or without one the score of each epoch."""
-    last = last_checkpoint(folder)
-    engine = None if last is None else (read_checkpoint(last).get("slr_det") or {}).get("engine")
-    scores = read_scores(folder)
-    if engine is None:
-        return [{"epoch": epoch, "metric": metric} for epoch, metric in sorted(scores.items())]
-    records = [dict(record) for record in engine["history"]]
-    for record, following in zip(records, [*records[1:], None], strict=True):
-        ends_epoch = following is None or following["epoch"] != record["epoch"]
-        if ends_epoch and record["epoch"] in scores:
-            record["metric"] = scores[record["epoch"]]
-    return records

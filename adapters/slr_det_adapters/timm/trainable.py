@@ -21,7 +21,7 @@ class Trainable(BaseModel):
     The loss is (1 - share) * cross-entropy + share * T^2 * KL(teacher || student), both at temperature T.
 
     Args:
-        net: The classifier; its parameters are named with ``models.PREFIX`` in front.
+        net: The classifier; its parameters are named with ``PREFIX`` in front.
         card: How its images are scaled.
         channels_last: Memory layout of the images.
         smoothing: Label smoothing of the cross-entropy.

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from slr_det.adapter import EvalJob, ModelInfo, TrainJob
+from slr_det.adapter import EvalJob, ModelInfo, Picture, TrainJob
 from slr_det.data.detection import resolve
 from slr_det.errors import CheckpointError, ConfigError
 from slr_det_adapters.ultralytics.offline import load_ultralytics
@@ -189,6 +189,10 @@ class UltralyticsAdapter:
 
         with quiet(job.verbose):
             recalibrate_checkpoint(source, target, job)
+
+    def illustrate(self, models: Mapping[str, str], job: EvalJob, folder: Path) -> list[Picture]:
+        """No pictures."""
+        return []
 
     def _progress(self, last: Path) -> tuple[int, int | None, list[dict[str, Any]]]:
         """Epochs done, epochs planned and the engine's history, from a training checkpoint; (0, None, []) without."""

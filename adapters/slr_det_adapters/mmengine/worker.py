@@ -1,8 +1,9 @@
-"""One of several training processes: ``python -m slr_det_adapters.timm.worker FOLDER``, with ``job.json`` in it."""
+"""One of several training processes: ``python -m slr_det_adapters.mmengine.worker FOLDER``, with ``job.json`` in it."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -18,8 +19,7 @@ import torch.distributed as dist
 
 from slr_det.adapter import TrainJob
 from slr_det.errors import SlrDetError
-from slr_det_adapters.timm.arguments import Arguments
-from slr_det_adapters.timm.launching import report_error
+from slr_det_adapters.mmengine.launching import report_error
 
 
 def main(folder: str) -> int:
@@ -29,10 +29,9 @@ def main(folder: str) -> int:
     content = json.loads((Path(folder) / "job.json").read_text(encoding="utf-8"))
     job = TrainJob.from_dict(content["job"])
     try:
-        from slr_det_adapters.timm.training import run
-
+        training = importlib.import_module(content["training"])
         with _process_group(job.device):
-            run(job, Arguments.read(job.args), content["resume"], distributed=True)
+            training.run(job, content["resume"], distributed=True)
     except SlrDetError as error:
         report_error(Path(folder), int(os.environ["RANK"]), error)
         return 2

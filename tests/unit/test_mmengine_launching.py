@@ -14,8 +14,7 @@ import pytest
 
 from slr_det.adapter import TrainJob
 from slr_det.errors import ConfigError, NumericsError, SlrDetError
-from slr_det_adapters.timm.arguments import Arguments
-from slr_det_adapters.timm.launching import launch, processes_of
+from slr_det_adapters.mmengine.launching import launch, processes_of
 
 # Stands in for the training: importing torch in each process would take longer than all that is tested here.
 OPENING = """\
@@ -45,12 +44,12 @@ def is_running(pid: int) -> bool:
 
 
 def test_the_number_of_processes_follows_the_devices() -> None:
-    assert processes_of(job(Path("x")), Arguments()) == 1
-    assert processes_of(job(Path("x"), "cpu"), Arguments(processes=3)) == 3
-    assert processes_of(job(Path("x"), "0"), Arguments()) == 1
-    assert processes_of(job(Path("x"), "0, 2"), Arguments()) == 2
+    assert processes_of(job(Path("x")), 1) == 1
+    assert processes_of(job(Path("x"), "cpu"), 3) == 3
+    assert processes_of(job(Path("x"), "0"), 1) == 1
+    assert processes_of(job(Path("x"), "0, 2"), 1) == 2
     with pytest.raises(ConfigError, match="processes is 2, which is for the CPU, and device is '0'"):
-        processes_of(job(Path("x"), "0"), Arguments(processes=2))
+        processes_of(job(Path("x"), "0"), 2)
 
 
 def test_each_process_knows_its_place_and_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +59,7 @@ def test_each_process_knows_its_place_and_its_job(tmp_path: Path, monkeypatch: p
         f"content['env'] = {{key: os.environ[key] for key in {keys}}}\n"
         "(out / rank).write_text(json.dumps(content))\n"
     )
-    launch(job(tmp_path / "out"), 2, True, worker(script))
+    launch(job(tmp_path / "out"), 2, True, "training", worker(script))
     told = [json.loads((tmp_path / "out" / str(rank)).read_text()) for rank in range(2)]
     for rank, one in enumerate(told):
         assert one["resume"] is True
@@ -79,7 +78,7 @@ def test_processes_see_the_gpus_that_were_named(
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     script = "(out / rank).write_text(os.environ['CUDA_VISIBLE_DEVICES'] + ' ' + content['job']['device'])\n"
-    launch(job(tmp_path, "1,3"), 2, False, worker(script))
+    launch(job(tmp_path, "1,3"), 2, False, "training", worker(script))
     assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == [f"{wanted} 1,3"] * 2
 
 
@@ -93,29 +92,29 @@ def failing(error: str) -> str:
 def test_an_error_of_one_process_keeps_its_class_and_ends_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("slr_det_adapters.timm.launching._PATIENCE", 0.5)
+    monkeypatch.setattr("slr_det_adapters.mmengine.launching._PATIENCE", 0.5)
     error = {"kind": "NumericsError", "text": "parameter 'a' holds a NaN", "problems": None}
     with pytest.raises(NumericsError, match="^parameter 'a' holds a NaN$"):
-        launch(job(tmp_path), 2, False, worker(failing(repr(error))))
+        launch(job(tmp_path), 2, False, "training", worker(failing(repr(error))))
     alive = tmp_path / "alive-0"
     assert not alive.exists() or not is_running(int(alive.read_text()))
 
 
 def test_several_problems_stay_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slr_det_adapters.timm.launching._PATIENCE", 0.2)
+    monkeypatch.setattr("slr_det_adapters.mmengine.launching._PATIENCE", 0.2)
     error = {"kind": "ConfigError", "text": "a; b", "problems": ["a", "b"]}
     with pytest.raises(ConfigError) as caught:
-        launch(job(tmp_path), 2, False, worker(failing(repr(error))))
+        launch(job(tmp_path), 2, False, "training", worker(failing(repr(error))))
     assert caught.value.problems == ("a", "b")
 
 
 def test_a_process_that_the_system_killed_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("slr_det_adapters.timm.launching._PATIENCE", 0.2)
+    monkeypatch.setattr("slr_det_adapters.mmengine.launching._PATIENCE", 0.2)
     script = "if rank == '0':\n    os.kill(os.getpid(), 9)\n" + WAIT_FOR_EVER
     with pytest.raises(SlrDetError, match="ended by signal 9 .*lower batch"):
-        launch(job(tmp_path), 2, False, worker(script))
+        launch(job(tmp_path), 2, False, "training", worker(script))
 
 
 def test_a_crash_shows_its_traceback(tmp_path: Path) -> None:
@@ -123,7 +122,7 @@ def test_a_crash_shows_its_traceback(tmp_path: Path) -> None:
         "(folder / f'error-{rank}.json').write_text(json.dumps({'text': 'Traceback: boom'}))\nsys.exit(1)\n"
     )
     with pytest.raises(RuntimeError, match="Traceback: boom"):
-        launch(job(tmp_path), 2, False, worker(script))
+        launch(job(tmp_path), 2, False, "training", worker(script))
 
 
 @pytest.mark.slow
@@ -133,9 +132,10 @@ def test_an_interrupt_ends_all_processes(which: signal.Signals, tmp_path: Path) 
     script = (
         "import sys\nfrom pathlib import Path\n"
         "from slr_det.adapter import TrainJob\nfrom slr_det.cli import run\n"
-        "from slr_det_adapters.timm.launching import launch\n"
+        "from slr_det_adapters.mmengine.launching import launch\n"
         f"job = TrainJob('m', 'd', {str(tmp_path)!r}, 1)\n"
-        f"sys.exit(run(lambda: launch(job, 2, False, {worker(WAIT_FOR_EVER)!r}) or 0, on_interrupt=lambda: 'saved'))\n"
+        f"wait = {worker(WAIT_FOR_EVER)!r}\n"
+        "sys.exit(run(lambda: launch(job, 2, False, 'training', wait) or 0, on_interrupt=lambda: 'saved'))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
     files = [tmp_path / f"alive-{rank}" for rank in range(2)]

@@ -18,32 +18,34 @@ from typing import Any
 from slr_det import errors
 from slr_det.adapter import TrainJob
 from slr_det.errors import ConfigError, SlrDetError
-from slr_det_adapters.timm.arguments import Arguments
 
-WORKER = (sys.executable, "-m", "slr_det_adapters.timm.worker")
+WORKER = (sys.executable, "-m", "slr_det_adapters.mmengine.worker")
 _PATIENCE = 10.0  # seconds that processes have to end themselves
 
 
-def processes_of(job: TrainJob, arguments: Arguments) -> int:
-    """How many processes a phase trains in; ConfigError where ``device`` and ``processes`` contradict each other."""
+def processes_of(job: TrainJob, processes: int) -> int:
+    """How many processes a phase trains in; ConfigError where its device and ``processes`` contradict each other."""
     gpus = _gpus(job.device)
     if len(gpus) > 1:
         return len(gpus)
-    if arguments.processes > 1 and job.device not in ("", "cpu"):
+    if processes > 1 and job.device not in ("", "cpu"):
         raise ConfigError(
-            f"processes is {arguments.processes}, which is for the CPU, and device is '{job.device}'; leave processes "
+            f"processes is {processes}, which is for the CPU, and device is '{job.device}'; leave processes "
             "out, and name all GPUs to use: device=0,1"
         )
-    return arguments.processes
+    return processes
 
 
-def launch(job: TrainJob, processes: int, resume: bool, worker: Sequence[str] = WORKER) -> None:
+def launch(
+    job: TrainJob, processes: int, resume: bool, training: str, worker: Sequence[str] = WORKER
+) -> None:
     """Run the phase in that many processes; the end of one by an error, or of this one, ends all.
 
     Args:
         job: The phase. Its devices are shared out, one to a process.
         processes: How many.
         resume: Go on from the last checkpoint.
+        training: Module whose ``run(job, resume, distributed=True)`` is a process's share of the phase.
         worker: The command of a process; the path of a folder with ``job.json`` follows.
 
     Raises:
@@ -67,7 +69,7 @@ def launch(job: TrainJob, processes: int, resume: bool, worker: Sequence[str] = 
     environment.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
     with tempfile.TemporaryDirectory(prefix="slr-det-job-") as scratch:
         folder = Path(scratch)
-        content = {"job": job.to_dict(), "resume": resume}
+        content = {"job": job.to_dict(), "resume": resume, "training": training}
         (folder / "job.json").write_text(json.dumps(content), encoding="utf-8")
         with _started([*worker, scratch], environment, processes) as running:
             while any(process.poll() is None for process in running):

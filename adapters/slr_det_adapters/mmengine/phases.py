@@ -1,0 +1,129 @@
+"""One training phase, whatever is trained: continued where it stopped, in this process or in several."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mmengine.hooks import EMAHook, Hook
+
+from slr_det.adapter import EngineSpec, TrainJob
+from slr_det.errors import CheckpointError, ConfigError
+from slr_det.groups import GroupSpec
+from slr_det_adapters.mmengine.checkpoints import last_checkpoint, read_checkpoint
+from slr_det_adapters.mmengine.hook import SLRHook
+from slr_det_adapters.mmengine.launching import launch, processes_of
+from slr_det_adapters.mmengine.schedule import ScheduleHook
+from slr_det_adapters.mmengine.scores import history
+from slr_det_adapters.prefix import PREFIX
+from slr_det_adapters.settings import TrainerSettings
+
+
+def train_phase(
+    job: TrainJob,
+    settings: TrainerSettings,
+    resume: bool,
+    *,
+    samples: int,
+    run: Callable[..., None],
+) -> list[dict[str, Any]]:
+    """Run or continue a phase, in this process or in several; returns its history.
+
+    Args:
+        job: The phase.
+        settings: How it trains.
+        resume: Go on from the last checkpoint.
+        samples: Number of training samples.
+        run: ``run(job, resume, distributed=False)``, a function of a module: trains in one process.
+
+    Raises:
+        ConfigError: A batch that the data cannot fill, or that the processes cannot share.
+        CheckpointError: The folder holds more epochs than the phase has.
+    """
+    folder = Path(job.folder)
+    done = epochs_done(folder) if resume else 0
+    if done > job.epochs:
+        raise CheckpointError(
+            f"{folder}: holds {done} epochs already, more than {job.epochs}; start a new run"
+        )
+    if done < job.epochs:
+        processes = processes_of(job, settings.processes)
+        _require_batch(job, settings.batch, samples, processes)
+        if processes > 1:
+            launch(job, processes, resume, run.__module__)
+        else:
+            run(job, resume)
+    return history(folder)
+
+
+def epochs_done(folder: Path) -> int:
+    """How many epochs a phase has finished, from its last checkpoint."""
+    last = last_checkpoint(folder)
+    if last is None:
+        return 0
+    return int(read_checkpoint(last)["meta"]["epoch"])
+
+
+def method_hook(job: TrainJob) -> SLRHook:
+    """The hook of the method, of masked retraining, or of neither; parameter names get the wrapper's prefix."""
+    if job.engine is not None:
+        groups = tuple(
+            GroupSpec(g.name, tuple(PREFIX + p for p in g.params), g.keep, g.projection)
+            for g in job.engine.groups
+        )
+        spec = EngineSpec(job.engine.method, job.engine.iterations, groups, job.engine.hyper)
+        return SLRHook(
+            engine=spec.to_dict(), iterations_per_epoch=job.iterations_per_epoch, prune_at_end=False
+        )
+    if job.keep_zeros:
+        return SLRHook(keep_zeros=True, prune_at_end=False)
+    return SLRHook(method=None, prune_at_end=False)
+
+
+def usual_hooks(job: TrainJob, settings: TrainerSettings, batches: int) -> list[Hook]:
+    """The hooks of every phase: the method, the learning rate, the averaged copy. ``batches`` are those of an epoch."""
+    warmup = round(settings.warmup_epochs * batches)
+    hooks: list[Hook] = [
+        method_hook(job),
+        ScheduleHook(settings.schedule, final=settings.min_lr, warmup=warmup, part=job.schedule),
+    ]
+    if settings.ema:
+        # mmengine's momentum is the share of the new weights.
+        hooks.append(EMAHook(ema_type="ExponentialMovingAverage", momentum=1.0 - settings.ema))
+    return hooks
+
+
+def place_of(job: TrainJob, distributed: bool) -> tuple[str, str]:
+    """The device and the launcher of a Runner: each process of several has a GPU of its own, or none."""
+    if not distributed:
+        return job.device, "none"
+    return job.device if job.device == "cpu" else os.environ["LOCAL_RANK"], "pytorch"
+
+
+def _require_batch(job: TrainJob, batch: int, samples: int, processes: int) -> None:
+    """Refuse a batch that the data cannot fill or the processes cannot share, before any process starts."""
+    if samples < batch:
+        raise ConfigError(
+            f"batch is {batch}, more than the {samples} training samples of {job.data}; lower it"
+        )
+    if batch % processes:
+        raise ConfigError(f"batch is {batch}, which {processes} processes cannot share; use a multiple")
+
+
+class MetaHook(Hook):
+    """Puts into every checkpoint what builds the model again.
+
+    Args:
+        key: Its name in the checkpoint's ``meta``.
+        content: Plain data.
+    """
+
+    def __init__(self, key: str, content: dict[str, Any]) -> None:
+        self.key = key
+        self.content = content
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Add the content to the checkpoint's ``meta``."""
+        checkpoint["meta"][self.key] = self.content
