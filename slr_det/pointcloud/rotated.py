@@ -12,9 +12,9 @@ from torch import Tensor
 MEMORY = 512 << 20
 
 #: Pairs computed at once on a CPU, whose temporary tensors then stay in its cache.
-_CPU_PAIRS = 1 << 13
+_CPU_PAIRS = 1 << 14
 #: Pairs tested at once, by their circles, on a CPU.
-_CPU_TESTED = 1 << 18
+_CPU_TESTED = 1 << 20
 #: Bytes that a pair needs while it is computed, per byte of its number format (counted: about 70), and while tested.
 _PAIR_NUMBERS = 96
 _TESTED_NUMBERS = 8
@@ -107,14 +107,13 @@ class Footprints:
     """Boxes seen from above, ready to be compared.
 
     Attributes:
-        numbers: (6, N) x, y, cosine and sine of the heading, half the length, half the width.
+        numbers: (7, N) x, y, cosine and sine of the heading, half the length, half the width, area; 0 where a box is
+            not usable.
         radii: (N,) radii of the circumscribed circles; NaN, which no comparison is true for, where a box is not usable.
-        areas: (N,) areas; 0 where a box is not usable.
     """
 
     numbers: Tensor
     radii: Tensor
-    areas: Tensor
 
     @classmethod
     @torch.no_grad()
@@ -122,20 +121,21 @@ class Footprints:
         """Take the footprints of (N, 7) boxes; half precision becomes float32."""
         boxes = _wide(boxes)
         usable = _usable(boxes)
-        x, y, _, dx, dy, _, heading = boxes.unbind(1)
-        numbers = torch.stack([x, y, heading.cos(), heading.sin(), dx / 2, dy / 2])
+        x, y, _, dx, dy, _, heading = boxes[:, :7].unbind(1)
+        numbers = torch.stack([x, y, heading.cos(), heading.sin(), dx / 2, dy / 2, dx * dy])
         radii = torch.hypot(dx / 2, dy / 2)
-        return cls(
-            torch.where(usable, numbers, 0),
-            torch.where(usable, radii, torch.nan),
-            torch.where(usable, dx * dy, 0),
-        )
+        return cls(torch.where(usable, numbers, 0), torch.where(usable, radii, torch.nan))
+
+    @property
+    def areas(self) -> Tensor:
+        """(N,) areas; 0 where a box is not usable."""
+        return self.numbers[6]
 
     def __len__(self) -> int:
         return self.radii.numel()
 
     def __getitem__(self, index: Tensor | slice) -> Footprints:
-        return Footprints(self.numbers[:, index], self.radii[index], self.areas[index])
+        return Footprints(self.numbers[:, index], self.radii[index])
 
 
 @torch.no_grad()
@@ -156,10 +156,12 @@ def meeting_overlaps(
     height = max(1, tested // max(1, len(b)))
     for start in range(0, len(a), height):
         rows = a[slice(start, start + height)]
-        first, second = _circles_meet(rows, b).nonzero(as_tuple=True)
-        for i, j in zip(torch.split(first, pairs), torch.split(second, pairs), strict=True):
-            if i.numel():
-                yield i + start, j, _shared(rows[i], b[j])
+        meeting = _circles_meet(rows, b).view(-1).nonzero().squeeze(1)
+        for begin in range(0, meeting.numel(), pairs):
+            flat = meeting[begin : begin + pairs]
+            i = torch.div(flat, len(b), rounding_mode="floor")
+            j = flat - i * len(b)
+            yield i + start, j, _overlap(rows.numbers.index_select(1, i), b.numbers.index_select(1, j))
 
 
 def _matrix(a: Tensor, b: Tensor, memory: int, finish: Callable[[slice, Tensor], None]) -> Tensor:
@@ -191,40 +193,49 @@ def _circles_meet(a: Footprints, b: Footprints) -> Tensor:
 
 
 def _overlap(a: Tensor, b: Tensor) -> Tensor:
-    """The area shared by pairs of footprints, (6, K) each.
+    """The area shared by pairs of footprints, (7, K) each.
 
     In the frame of ``a``, the shared area is the integral over x within ``a`` of the length that the vertical line at
     x has in both boxes: the upper boundary of ``b``, limited to the height of ``a``, less the lower one. Summed over
     the four edges of ``b``, in order, each one gives the width of its part within ``a`` times its mean limited height.
     Nothing is sorted or decided, and all of it is continuous in the boxes, so rounding costs no more than rounding.
     """
-    ax, ay, a_cos, a_sin, a_x, a_y = a
-    bx, by, b_cos, b_sin, b_x, b_y = b
+    ax, ay, a_cos, a_sin, a_x, a_y, a_area = a
+    bx, by, b_cos, b_sin, b_x, b_y, b_area = b
+    least = torch.finfo(a.dtype).tiny
     east, north = bx - ax, by - ay
     u, v = east * a_cos + north * a_sin, north * a_cos - east * a_sin
     cos, sin = a_cos * b_cos + a_sin * b_sin, a_cos * b_sin - a_sin * b_cos
-    x = _ring(u, cos * b_x, -sin * b_y)
+    x = _ring(u, cos * b_x, sin * -b_y)
     y = _ring(v, sin * b_x, cos * b_y)
+
+    # The part of each edge between x = -a_x and x = a_x, and its heights there. Where nothing of an edge lies between,
+    # its part has no width, so that its heights do not matter as long as they are finite.
     inner = torch.maximum(torch.minimum(x, a_x), -a_x)
-    cut = inner - x
-    run, rise = x[1:] - x[:4], y[1:] - y[:4]
-    run += run == 0
-    begin = y[:4] + (cut[:4] / run).clamp_(0, 1).mul_(rise)
-    end = y[1:] - (cut[1:] / run).neg_().clamp_(0, 1).mul_(rise)
+    cut = (inner - x).abs_()
+    run, rise = (x[1:] - x[:4]).abs_().clamp_min_(least), y[1:] - y[:4]
+    begin = (cut[:4] / run).clamp_max_(1).mul_(rise).add_(y[:4])
+    end = torch.sub(y[1:], (cut[1:] / run).clamp_max_(1).mul_(rise))
+
+    # The mean of a height that climbs evenly from begin to end, limited to between -a_y and a_y.
     begin_inner = torch.maximum(torch.minimum(begin, a_y), -a_y)
     end_inner = torch.maximum(torch.minimum(end, a_y), -a_y)
-    climb = end - begin
-    climb += climb == 0
-    share = (end_inner - begin_inner).div_(climb)
+    climb = (end - begin).abs_().clamp_min_(least)
+    share = (end_inner - begin_inner).abs_().div_(climb)
     inner_sum = begin_inner.add_(end_inner)
     twice_mean = begin.add_(end).sub_(inner_sum).mul_(share).add_(inner_sum)
-    return (inner[:4] - inner[1:]).mul_(twice_mean).sum(0).div_(2)
+
+    area = (inner[:4] - inner[1:]).mul_(twice_mean).sum(0).div_(2)
+    return torch.minimum(area.nan_to_num_(0.0).clamp_min_(0), torch.minimum(a_area, b_area))
 
 
 def _ring(centre: Tensor, length: Tensor, width: Tensor) -> Tensor:
     """One coordinate of the corners, counter-clockwise, the first one again at the end."""
     front, back = centre + length, centre - length
-    return torch.stack([front + width, back + width, back - width, front - width, front + width])
+    ring = centre.new_empty(5, centre.numel())
+    for row, (end, side) in enumerate(((front, 1), (back, 1), (back, -1), (front, -1), (front, 1))):
+        torch.add(end, width, alpha=side, out=ring[row])
+    return ring
 
 
 def _wide(boxes: Tensor) -> Tensor:

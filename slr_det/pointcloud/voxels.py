@@ -26,14 +26,15 @@ class Voxels:
 
 
 def grid_size(voxel_size: Sequence[float], point_range: Sequence[float]) -> tuple[int, int, int]:
-    """The number of voxels along x, y and z, in the float32 arithmetic that assigns points to them.
+    """The number of voxels along x, y and z, rounded (half up) in float32 as spconv does.
 
     Args:
         voxel_size: Metres along x, y, z.
         point_range: Lowest x, y, z, then highest x, y, z in metres.
     """
     size, limits = np.asarray(voxel_size, np.float32), np.asarray(point_range, np.float32)
-    x, y, z = np.floor((limits[3:] - limits[:3]) / size + np.float32(0.5)).astype(int).tolist()
+    cells = ((limits[3:] - limits[:3]) / size).astype(np.float64)
+    x, y, z = np.floor(cells + 0.5).astype(np.int64).tolist()
     return x, y, z
 
 
@@ -52,10 +53,10 @@ def voxelize(
     ``Point2VoxelCPU3d``, the order included, on every device.
 
     Args:
-        points: (P, F) x, y, z and further features; computed in float32. Points out of range, or with a NaN there, are
-            in no voxel.
+        points: (P, F) floats x, y, z and further features; computed in float32. A point that is out of range or has a
+            NaN for a coordinate is in no voxel.
         voxel_size: Metres along x, y, z.
-        point_range: Lowest x, y, z (included), then highest x, y, z (excluded) in metres.
+        point_range: Lowest x, y, z, then highest x, y, z in metres.
         max_points: Most points of a voxel.
         max_voxels: Most voxels.
 
@@ -63,30 +64,57 @@ def voxelize(
         The voxels, on the device of the points.
     """
     points = points.float()
-    counts = grid_size(voxel_size, point_range)
-    device = points.device
-    low = torch.tensor(point_range[:3], dtype=torch.float32, device=device)
-    size = torch.tensor(voxel_size, dtype=torch.float32, device=device)
-    place = ((points[:, :3] - low) / size).floor_()
-    within = ((place >= 0) & (place < torch.tensor(counts, device=device))).all(1)
-    chosen = within.nonzero().squeeze(1)
-    x, y, z = place[chosen].long().unbind(1)
-    key, order = ((z * counts[1] + y) * counts[0] + x).sort(stable=True)
+    grid = grid_size(voxel_size, point_range)
+    key, order = _cells(points, voxel_size, point_range, grid).sort(stable=True)
+    inside = int(torch.count_nonzero(key < grid[0] * grid[1] * grid[2]))
+    key, order = key[:inside], order[:inside]
+
+    # The points of a voxel now lie side by side, in the order of the cloud.
     begins = torch.ones_like(key, dtype=torch.bool)
     torch.ne(key[1:], key[:-1], out=begins[1:])
-    segment = begins.cumsum(0) - 1
     starts = begins.nonzero().squeeze(1)
-    rank = torch.arange(key.numel(), device=device) - starts[segment]
-    firsts = torch.zeros_like(begins)
-    firsts[order[starts]] = True
-    voxel = (firsts.cumsum(0) - 1)[order[starts]][segment]
-    total = min(int(starts.numel()), max_voxels)
-    fits = (voxel < total) & (rank < max_points)
-    voxel, rank, source = voxel[fits], rank[fits], chosen[order[fits]]
-    features = points.new_zeros(total, max_points, points.shape[1])
-    features[voxel, rank] = points[source]
-    coordinates = torch.zeros(total, 3, dtype=torch.int32, device=device)
-    lead = rank == 0
-    coordinates[voxel[lead]] = place[source[lead]].flip(1).int()
-    filled = torch.bincount(voxel, minlength=total).int()
-    return Voxels(features, coordinates, filled)
+    lengths = torch.diff(starts, append=starts.new_tensor([inside]))
+    chosen = order[starts].argsort()[:max_voxels]
+
+    # Where each point goes among the rows of all voxels; what is dropped goes to one row more, which is cut off.
+    total = chosen.numel()
+    rows = total * max_points
+    first_row = torch.full_like(starts, rows)
+    first_row[chosen] = torch.arange(total, device=points.device) * max_points
+    voxel = begins.cumsum(0).sub_(1)
+    rank = torch.arange(inside, device=points.device).sub_(starts.index_select(0, voxel))
+    row = first_row.index_select(0, voxel).add_(rank)
+    row.masked_fill_(rank >= max_points, rows).clamp_max_(rows)
+    features = points.new_zeros(rows + 1, points.shape[1])
+    features.index_copy_(0, row, points.index_select(0, order))
+    return Voxels(
+        features[:rows].view(total, max_points, points.shape[1]),
+        _coordinates(key[starts[chosen]], grid),
+        lengths[chosen].clamp_max_(max_points).int(),
+    )
+
+
+def _cells(
+    points: Tensor, voxel_size: Sequence[float], point_range: Sequence[float], grid: tuple[int, int, int]
+) -> Tensor:
+    """(P,) number of each point's cell, and for points outside the grid the number of cells."""
+    cells = grid[0] * grid[1] * grid[2]
+    kind = torch.int32 if cells < 2**31 else torch.int64
+    # Tensors, not numbers: on a GPU torch replaces the division by a number by a product with its reciprocal.
+    low = torch.tensor(point_range[:3], dtype=torch.float32, device=points.device)
+    size = torch.tensor(voxel_size, dtype=torch.float32, device=points.device)
+    cell = torch.zeros(points.shape[0], dtype=kind, device=points.device)
+    within = torch.ones(points.shape[0], dtype=torch.bool, device=points.device)
+    for axis in (2, 1, 0):
+        # floor((p - low) / size) in float32, to the last bit what spconv computes.
+        place = (points[:, axis] - low[axis]).div_(size[axis]).floor_()
+        within &= (place >= 0).logical_and_(place < grid[axis])
+        cell.mul_(grid[axis]).add_(place.to(kind))
+    return cell.masked_fill_(within.logical_not_(), cells)
+
+
+def _coordinates(cell: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """(V, 3) int32 z, y, x of cells."""
+    rest = torch.div(cell, grid[0], rounding_mode="floor")
+    columns = [torch.div(rest, grid[1], rounding_mode="floor"), rest % grid[1], cell % grid[0]]
+    return torch.stack(columns, dim=1).int()
