@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from slr_det.allocation.ratios import to_number
-from slr_det.config.readers import Wrong, number
+from slr_det.config.published import read_published
+from slr_det.config.readers import Wrong, number, shown
 from slr_det.config.recipes import RECIPES, recipe_defaults
 from slr_det.config.schema import PASSED_THROUGH, SECTIONS, TASKS, PruneConfig, RunConfig, known_keys
 from slr_det.config.sources import Entry, flatten, from_words, look_beside, read_content
@@ -113,7 +114,7 @@ def _unsupported(
     config: RunConfig, entries: Mapping[str, Entry], unsupported: Mapping[str, str]
 ) -> list[str]:
     return [
-        f"{entries[field.name].origin}: {field.name} is {_shown(getattr(config, field.name))}, "
+        f"{entries[field.name].origin}: {field.name} is {shown(getattr(config, field.name))}, "
         f"but {unsupported[field.name]}"
         for field in fields(config)
         if field.name in unsupported and getattr(config, field.name) != field.default
@@ -158,13 +159,13 @@ def _read(entries: Mapping[str, Entry], trainer_keys: set[str], problems: list[s
             elif section == "min" and inner:
                 values[key] = number(entry.value)
             elif section == "paper":
-                values[key] = entry.value
+                wrong: list[str] = []
+                values[key] = read_published(entry.value, key, wrong)
+                problems += [f"{entry.origin}: {problem}" for problem in wrong]
             else:
                 problems.append(f"{entry.origin}: unknown key '{key}'{_hint(key, known, trainer_keys)}")
         except Wrong as error:
-            problems.append(
-                f"{where} is {_shown(entry.value if error.part is None else error.part)}, {error}"
-            )
+            problems.append(f"{where} is {shown(entry.value if error.part is None else error.part)}, {error}")
         except ConfigError as error:
             problems += [f"{where}: {problem.removeprefix(f'{key}: ')}" for problem in error.problems]
     return values
@@ -213,11 +214,6 @@ def _build(
         elif key != "paper" and (key != "name" or value):
             top[key] = value
     paper = values.get("paper")
-    if paper is not None and not isinstance(paper, Mapping):
-        problems.append(
-            f"{entries['paper'].origin}: paper is {paper!r}, expected a section with keys of its own"
-        )
-        paper = None
     if parts["paper"]:
         paper = {**(paper or {}), **parts["paper"]}
     prune = parts["prune"]
@@ -242,8 +238,3 @@ def _build(
         minimum=parts["min"],
         paper=None if paper is None else dict(paper),
     )
-
-
-def _shown(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."

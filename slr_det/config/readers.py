@@ -34,6 +34,12 @@ class Wrong(ValueError):
         self.part = part
 
 
+def shown(value: Any) -> str:
+    """A value for a message, cut to 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def text(value: Any) -> str:
     """Text; null is the empty text, and a whole number (``device: 0``) is its digits."""
     if value is None:

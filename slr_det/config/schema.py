@@ -94,8 +94,8 @@ class RunConfig:
         dense: Arguments of the trainer that differ in dense training, such as ``optimizer``.
         retrain: Arguments of the trainer that differ in masked retraining, such as ``lr0``.
         minimum: Metrics below which a command exits with 1; ``min:`` in a file.
-        paper: Published numbers shown beside the run's, or None: ``dense`` and methods by name, each a number, or numbers
-            by phase and metric; see :mod:`slr_det.config.published`.
+        paper: Published numbers shown beside the run's, or None: ``dense`` and methods by name, each a number, or
+            numbers by phase and metric; see :mod:`slr_det.config.published`.
     """
 
     task: str = "yolo"

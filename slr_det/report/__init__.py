@@ -13,7 +13,7 @@ from slr_det.report.document import (
 from slr_det.report.facts import collect_versions, compression, git_commit
 from slr_det.report.markdown import markdown
 from slr_det.report.schema import PHASES, SCHEMA_PATH, SCHEMA_VERSION, load_schema, validate
-from slr_det.report.table import summary_table
+from slr_det.report.summary import summary_table
 
 __all__ = [
     "PHASES",

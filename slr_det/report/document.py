@@ -29,8 +29,8 @@ def build_report(**fields: Any) -> dict[str, Any]:
     """A complete, JSON-ready report from its fields, by the published schema.
 
     What is left out is filled in: ``schema``, ``created``, ``versions``, ``commit``, ``command``, ``seed``,
-    ``config``, ``plots``, ``others``, ``paper`` and ``warnings``. Numpy and 0-dim torch scalars, paths and tuples
-    become plain JSON types; NaN and infinity become null, each with a line among the warnings.
+    ``config``, ``plots``, ``pictures``, ``others``, ``paper`` and ``warnings``. Numpy and 0-dim torch scalars, paths
+    and tuples become plain JSON types; NaN and infinity become null, each with a line among the warnings.
 
     Raises:
         DataError: The fields do not make a report: one line that names what is wrong.
@@ -45,6 +45,7 @@ def build_report(**fields: Any) -> dict[str, Any]:
         "commit": git_commit(),
         "config": {},
         "plots": {},
+        "pictures": {},
         "others": {},
         "paper": None,
         "warnings": [],
@@ -53,6 +54,8 @@ def build_report(**fields: Any) -> dict[str, Any]:
     if isinstance(document["warnings"], list):
         document["warnings"] += [problem for problem in problems if problem not in document["warnings"]]
     validate(document)
+    for name, picture in document["pictures"].items():
+        _require_inside(f"pictures.{name}.file", picture["file"])
     return {key: document[key] for key in load_schema()["properties"] if key in document}
 
 
@@ -71,7 +74,8 @@ def write_report(
 
     Args:
         run_dir: Folder of the run; made if missing.
-        report: The fields of the report.
+        report: The fields of the report. The files of its ``pictures`` are in ``run_dir`` already; a picture whose
+            file is not there is left out, with a warning.
         weights_before: Dense weights by parameter name, for the heat map. Without both sets of weights a heat
             map that an earlier call drew stays.
         weights_after: The same weights in the pruned checkpoint.
@@ -86,6 +90,7 @@ def write_report(
     """
     folder = Path(run_dir)
     document = build_report(**report)
+    _leave_out_missing(folder, document)
     _write_json(folder, document)
     name: str | None = None
     before = after = None
@@ -109,7 +114,9 @@ def write_report(
 
 
 def refresh_report(path: str | Path) -> Path:
-    """Write ``report.md`` and the plots of a run again from its ``report.json``; the heat map stays as it is.
+    """Write ``report.md`` and the plots of a run again from its ``report.json``.
+
+    The heat map and the pictures stay as they are, where their files are still there.
 
     Returns the path of ``report.md``. Raises what :func:`load_report` and :func:`write_report` raise.
     """
@@ -167,6 +174,23 @@ def _plain(value: Any, where: str, problems: list[str]) -> Any:
         problems.append(f"{where} is {value}: written as null")
         return None
     return str(value)
+
+
+def _require_inside(where: str, file: str) -> None:
+    """Raise DataError for a path that leaves the folder: only the folder travels with a report."""
+    path = Path(file)
+    if path.is_absolute() or ".." in path.parts:
+        raise DataError(f"report: {where} is {file!r}, expected a path relative to the report's folder")
+
+
+def _leave_out_missing(folder: Path, document: dict[str, Any]) -> None:
+    """Take the pictures whose files are gone out of ``document``, and say so among its warnings."""
+    for name, picture in list(document["pictures"].items()):
+        if not (folder / picture["file"]).is_file():
+            del document["pictures"][name]
+            warning = f"picture {name!r} is left out: {picture['file']} is not there"
+            if warning not in document["warnings"]:
+                document["warnings"].append(warning)
 
 
 def _write_json(folder: Path, document: Mapping[str, Any]) -> Path:

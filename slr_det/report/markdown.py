@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
+from slr_det.report.published import beside_published
 from slr_det.report.table import (
     PHASE_LABELS,
     Report,
@@ -15,10 +17,7 @@ from slr_det.report.table import (
     metric_label,
     metric_names,
     number,
-    paper_rows,
     phase_table,
-    published_digits,
-    published_label,
     rate,
     runs,
     score,
@@ -63,8 +62,9 @@ def markdown(report: Report) -> str:
     blocks += ["## How the method went", *_course(report)]
     if report["compression"]["layers"]:
         blocks += ["## Layers", *_layers(report)]
-    if report["plots"]:
-        blocks += ["## Pictures", *_pictures(report["plots"])]
+    pictures = report.get("pictures", {})
+    if pictures or report["plots"]:
+        blocks += ["## Pictures", *_pictures(pictures), *_plots(report["plots"])]
     blocks += ["## Make it again", *_reproduce(report)]
     return "\n\n".join(blocks) + "\n"
 
@@ -109,16 +109,13 @@ def _scores(report: Report) -> Iterator[str]:
         "without any further training; *BN recalibrated* adds forward passes that refresh the batch-norm "
         "statistics; *retrained* adds training in which the zeros stay zero."
     )
-    published = paper_rows(report)
-    if published:
-        digits = published_digits(report)
-        rows = [["method", f"paper ({published_label(report)})", "here, hard-pruned", "here, at the end"]]
-        for name, paper, hard, end in published:
-            pruned = "" if name == "dense" else number(hard, digits)
-            rows.append([name, number(paper, digits), pruned, number(end, digits)])
+    beside = beside_published(report)
+    if beside is not None:
+        what, rows = beside
         source = report["paper"].get("source")
-        yield f"Beside the published numbers{f' ({_line(source)})' if source else ''}:"
-        yield table(rows, text_columns=1)
+        origin = f" ({_line(source)})" if source else ""
+        yield f"Beside the published numbers{origin}{f', {_line(what)}' if what else ''}:"
+        yield table(rows, text_columns=2)
     yield from _classes(report)
 
 
@@ -268,7 +265,17 @@ def projection_text(projection: Any) -> str:
     return f"{name} ({options})" if options else name
 
 
-def _pictures(plots: Mapping[str, str]) -> Iterator[str]:
+def _pictures(pictures: Mapping[str, Report]) -> Iterator[str]:
+    """What the models make of examples, with the titles and captions of those who drew it."""
+    for picture in pictures.values():
+        title = _line(picture["title"])
+        yield f"### {title}"
+        if picture.get("caption"):
+            yield _line(picture["caption"])
+        yield f"![{title}]({quote(picture['file'])})"
+
+
+def _plots(plots: Mapping[str, str]) -> Iterator[str]:
     for name, path in plots.items():
         title, caption = _PICTURES.get(name, (name, ""))
         yield f"### {title}"

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from slr_det.report.schema import PHASES
-
-WIDTH = 110
-"""Columns of a terminal that the summary never exceeds."""
 
 PHASE_LABELS = {
     "dense": "dense",
@@ -26,7 +22,6 @@ _METRIC_LABELS = {
 }
 _PREFERRED = ("AP50", "AP", "trainer_map50", "top1", "top5")
 _MOST_METRICS = 4
-_CELL_WIDTH = 18
 
 Report = Mapping[str, Any]
 
@@ -108,107 +103,6 @@ def phase_table(report: Report, names: Sequence[str]) -> list[list[str]]:
         spent = duration(block.get("seconds"))
         table.append([label, PHASE_LABELS[phase], scores[0], change, *scores[1:], reached, epochs, spent])
     return table
-
-
-def published_metric(report: Report) -> str:
-    """Metric and scale of the published numbers; papers print the headline's metric times 100."""
-    return str((report["paper"] or {}).get("metric", f"{headline(report)} x100"))
-
-
-def published_label(report: Report) -> str:
-    """Title of a column of published numbers, such as ``top-1 accuracy x100``."""
-    metric, _, scale = published_metric(report).partition(" ")
-    return f"{metric_label(metric)} {scale}".rstrip()
-
-
-def published_digits(report: Report) -> int:
-    """Decimals that the published numbers have, at least one: what is printed beside them has as many."""
-    values = [value for value in (report["paper"] or {}).values() if isinstance(value, int | float)]
-    return max([1, *(len(repr(float(value)).partition(".")[2]) for value in values)])
-
-
-def paper_rows(report: Report) -> list[tuple[str, float, float | None, float | None]]:
-    """(name, published number, own after hard pruning, own at the end), on the published scale."""
-    paper = report["paper"]
-    if not paper:
-        return []
-    metric, _, scale_text = published_metric(report).partition(" ")
-    scale = 100.0 if "100" in scale_text or "%" in scale_text else 1.0
-
-    def scaled(value: float | None) -> float | None:
-        return None if value is None else value * scale
-
-    blocks = dict(runs(report))
-    rows: list[tuple[str, float, float | None, float | None]] = []
-    for name, published in paper.items():
-        if not isinstance(published, int | float):
-            continue
-        if name == "dense":
-            own = scaled(score(report, "dense", metric))
-            rows.append((name, published, None, own))
-        elif name in blocks:
-            run = blocks[name]
-            final = scaled(score(run, run["final_phase"], metric))
-            rows.append((name, published, scaled(score(run, "hard_prune", metric)), final))
-        else:
-            rows.append((name, published, None, None))
-    return rows
-
-
-def summary_table(report: Report) -> str:
-    """The report for a terminal: a headline, the table of methods and phases, the paper's numbers, warnings.
-
-    Returns:
-        Lines of at most 110 columns, without a newline at the end.
-    """
-    compression = report["compression"]
-    lines = textwrap.wrap(
-        f"{report['name']}: {report['method']}, compressed {rate(compression['model']['rate'])} over the whole "
-        f"model ({rate(compression['groups']['rate'])} over the pruned groups)",
-        WIDTH,
-    )
-    names = metric_names(report) or [headline(report)]
-    table = aligned(phase_table(report, names), text_columns=2)
-    while len(names) > 1 and max(map(len, table)) > WIDTH:
-        names = names[:-1]
-        table = aligned(phase_table(report, names), text_columns=2)
-    lines += ["", *(line[:WIDTH] for line in table)]
-    published = paper_rows(report)
-    if published:
-        digits = published_digits(report)
-        rows = [["published", published_label(report), "here, hard-pruned", "here, at the end"]]
-        rows += [
-            [name, number(paper, digits), number(hard, digits), number(end, digits)]
-            for name, paper, hard, end in published
-        ]
-        lines += ["", *(line[:WIDTH] for line in aligned(rows, text_columns=1))]
-    if report["warnings"]:
-        lines.append("")
-        for warning in report["warnings"]:
-            lines += textwrap.wrap(f"warning: {warning}", WIDTH, subsequent_indent="  ")
-    return "\n".join(lines)
-
-
-def aligned(rows: Sequence[Sequence[str]], text_columns: int) -> list[str]:
-    """Rows (titles first) as lines: the first ``text_columns`` flush left, numbers flush right.
-
-    A column that is empty in every row below the titles is left out.
-    """
-    used = [c for c in range(len(rows[0])) if any(row[c] for row in rows[1:])]
-    cells = [[_shorten(row[c]) for c in used] for row in rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(used))]
-    lines = []
-    for row in cells:
-        parts = [
-            cell.ljust(width) if column < text_columns else cell.rjust(width)
-            for column, cell, width in zip(used, row, widths, strict=True)
-        ]
-        lines.append("  ".join(parts).rstrip())
-    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= _CELL_WIDTH else f"{text[: _CELL_WIDTH - 3]}..."
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -102,6 +102,75 @@ def test_a_dumped_configuration_runs_again(tmp_path: Path) -> None:
     )
 
 
+def test_published_numbers_are_given_per_method_phase_and_metric(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "row.yaml",
+        """
+paper:
+  dense: {easy: 81, moderate: 78.5}
+  slr: {hard_prune: 68.0, retrain: {easy: 7.99e1, hard: null}}
+  admm: 58.6
+  penalty:
+  metric: easy x100
+  note: a remark
+""",
+    )
+    found = load("paper.admm={retrain: {easy: 70.9}}", "paper.gradual=60", source=path)
+    assert found.paper == {
+        "dense": {"easy": 81.0, "moderate": 78.5},
+        "slr": {"hard_prune": 68.0, "retrain": {"easy": 79.9, "hard": None}},
+        "admm": {"retrain": {"easy": 70.9}},
+        "penalty": None,
+        "metric": "easy x100",
+        "note": "a remark",
+        "gradual": 60.0,
+    }
+    again = load_config(found.dump(tmp_path / "config.yaml"), trainer_keys=TRAINER)
+    assert again.paper == found.paper
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("35.4", "paper is 35.4, expected a section with keys of its own"),
+        (
+            "{slr: many}",
+            "paper.slr is 'many', expected a number, or one for each phase such as {hard_prune: ",
+        ),
+        ("{slr: [1, 2]}", "paper.slr is [1, 2], expected a number, or one for each phase"),
+        ("{slr: true}", "paper.slr is True, expected a number, or one for each phase"),
+        ("{mine: .nan}", "paper.mine is nan, expected a number, or one for each phase"),
+        ("{slr: {}}", "paper.slr is empty, expected a number, or one for each phase"),
+        (
+            "{slr: {retrained: 1}}",
+            "paper.slr.retrained is not a known key, expected hard_prune or retrain (did you mean 'retrain'?)",
+        ),
+        ("{slr: {easy: 1}}", "paper.slr.easy is not a known key, expected hard_prune or retrain"),
+        (
+            "{slr: {retrain: x}}",
+            "paper.slr.retrain is 'x', expected a number, or numbers by metric such as {easy",
+        ),
+        ("{slr: {retrain: {}}}", "paper.slr.retrain is empty, expected a number, or numbers by metric"),
+        ("{slr: {retrain: {easy: x}}}", "paper.slr.retrain.easy is 'x', expected a number"),
+        ("{dense: {hard: {x: 1}}}", "paper.dense.hard is {'x': 1}, expected a number"),
+        ("{dense: n/a}", "paper.dense is 'n/a', expected a number, or numbers by metric"),
+        ("{metric: 100}", "paper.metric is 100, expected a metric and its scale such as 'AP50 x100'"),
+        ("{source: [7]}", "paper.source is [7], expected text"),
+        ("{slr.retrain: 79.9}", "unknown key 'paper.slr.retrain'; write paper.slr={retrain: 79.9}"),
+    ],
+)
+def test_published_numbers_of_a_wrong_shape_are_refused_by_key(
+    tmp_path: Path, text: str, problem: str
+) -> None:
+    path = write(tmp_path / "row.yaml", f"paper: {text}\n")
+    (found,) = problems_of(source=path)
+    assert found.startswith(f"{path}: {problem}") and "\n" not in found
+    if "{" in text and "slr.retrain" not in text:  # the same from the command line, key by key
+        key, value = text[1:-1].split(": ", 1)
+        (found,) = problems_of(f"paper.{key}={value}")
+        assert found.startswith(f"command line: {problem}")
+
+
 def test_every_problem_is_reported_with_where_it_is(tmp_path: Path) -> None:
     path = write(
         tmp_path / "bad.yaml",

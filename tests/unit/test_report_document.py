@@ -103,6 +103,7 @@ def test_what_is_left_out_is_filled_in() -> None:
         "seed",
         "config",
         "plots",
+        "pictures",
         "others",
         "paper",
     ):
@@ -202,6 +203,45 @@ def test_writing_a_page_again_keeps_the_numbers_and_the_heat_map(
     monkeypatch.setattr(plots, "draw_all", lambda *args, **kwargs: {})
     refresh_report(tmp_path)
     assert "heatmap" not in load_report(tmp_path)["plots"]
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_pictures_stay_when_the_page_is_written_again_while_their_files_are_there(tmp_path: Path) -> None:
+    scan = {"file": Path("pictures") / "scan.png", "title": "A scan", "caption": "From above."}
+    report = {**small_report(), "pictures": {"scan": scan, "gone": {"file": "gone.png", "title": "Gone"}}}
+    given = copy.deepcopy(report)
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "scan.png").write_bytes(b"a picture")
+    write_report(tmp_path, report)
+    assert report == given
+    loaded = load_report(tmp_path)
+    assert loaded["pictures"] == {"scan": {**scan, "file": "pictures/scan.png"}}
+    assert loaded["warnings"] == [*given["warnings"], "picture 'gone' is left out: gone.png is not there"]
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "![A scan](pictures/scan.png)" in page and "![Gone]" not in page
+    refresh_report(tmp_path)
+    assert load_report(tmp_path) == loaded
+    assert (tmp_path / "report.md").read_text(encoding="utf-8") == page
+    assert (tmp_path / "pictures" / "scan.png").read_bytes() == b"a picture"
+    (tmp_path / "pictures" / "scan.png").unlink()
+    refresh_report(tmp_path)
+    assert load_report(tmp_path)["pictures"] == {}
+    assert "## Pictures" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("inside", ["../scan.png", "pictures/../../scan.png", "absolute"])
+def test_a_picture_outside_the_folder_is_refused_before_anything_is_written(
+    tmp_path: Path, inside: str
+) -> None:
+    (tmp_path / "scan.png").write_bytes(b"a picture")
+    file = str(tmp_path / "scan.png") if inside == "absolute" else inside
+    report = {**small_report(), "pictures": {"scan": {"file": file, "title": "A scan"}}}
+    with pytest.raises(DataError) as caught:
+        write_report(tmp_path / "run", report)
+    assert str(caught.value) == (
+        f"report: pictures.scan.file is {file!r}, expected a path relative to the report's folder"
+    )
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_is_not_there_is_named_with_the_nearest_run(tmp_path: Path) -> None:

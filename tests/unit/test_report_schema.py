@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from report_example import make_report
+from report_example import make_lidar_report, make_report
 
 from slr_det.errors import DataError
 from slr_det.report import SCHEMA_PATH, load_schema, validate
@@ -49,6 +49,23 @@ def test_full_reports_are_accepted(methods: tuple[str, ...]) -> None:
     assert official(report)
 
 
+PICTURE = {"file": "pictures/scan.png", "title": "A scan"}
+
+
+def test_pictures_and_numbers_per_phase_and_metric_are_accepted_and_optional() -> None:
+    report = make_lidar_report()
+    report["pictures"] = {"scan": PICTURE, "other": {**PICTURE, "caption": ""}}
+    report["paper"] |= {
+        "gradual": 70,
+        "oneshot": {"retrain": 40.5},
+        "penalty": {"hard_prune": None, "retrain": {"easy": None}},
+        "note": "text",
+    }
+    assert own(report) and official(report)
+    del report["pictures"]
+    assert own(report) and official(report)
+
+
 def remove(*path: str | int) -> Callable[[Report], None]:
     def change(report: Report) -> None:
         holder: Any = report
@@ -70,6 +87,26 @@ def put(value: Any, *path: str | int) -> Callable[[Report], None]:
 
 
 BROKEN = [
+    (
+        put({"retrained": 1.0}, "paper", "slr"),
+        "paper.slr.retrained is not a known key (did you mean 'retrain'?)",
+    ),
+    (put({"easy": 68.0}, "paper", "slr"), "paper.slr.easy is not a known key"),
+    (put([68.0], "paper", "slr"), "paper.slr is an array, expected number or object or string or null"),
+    (put({}, "paper", "slr"), "paper.slr is empty"),
+    (put({"retrain": {}}, "paper", "slr"), "paper.slr.retrain is empty"),
+    (
+        put({"retrain": {"easy": "68"}}, "paper", "slr"),
+        "paper.slr.retrain.easy is '68', expected number or null",
+    ),
+    (put({"easy": {"x": 1}}, "paper", "dense"), "paper.dense.easy is an object, expected number or null"),
+    (put({"scan": {"file": "a.png"}}, "pictures"), "pictures.scan.title is missing"),
+    (put({"scan": "a.png"}, "pictures"), "pictures.scan is 'a.png', expected object"),
+    (put({"scan": {**PICTURE, "file": ""}}, "pictures"), "pictures.scan.file is empty"),
+    (
+        put({"scan": {**PICTURE, "capton": "x"}}, "pictures"),
+        "pictures.scan.capton is not a known key (did you mean 'caption'?)",
+    ),
     (remove("phases", "dense", "metrics"), "phases.dense.metrics is missing"),
     (put({}, "phases", "dense", "metrics"), "phases.dense.metrics is empty"),
     (

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from report_example import make_classifier_report, make_report
+from report_example import make_classifier_report, make_lidar_report, make_report
 
 from slr_det.report import markdown, summary_table
 from slr_det.report.table import duration, size
@@ -24,6 +24,13 @@ def cells(page: str, heading: str) -> list[dict[str, str]]:
         table.append(row)
     titles = table[0]
     return [dict(zip(titles, row, strict=True)) for row in table[2:]]
+
+
+def published(page: str) -> list[list[str]]:
+    """The cells of the table of published numbers, titles first."""
+    after = page.split("Beside the published numbers", 1)[1].split("\n\n", 2)[1]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in after.splitlines()]
+    return [rows[0], *rows[2:]]
 
 
 def test_the_first_sentence_holds_the_result() -> None:
@@ -65,19 +72,105 @@ def test_the_papers_numbers_stand_beside_the_runs_times_a_hundred() -> None:
     report = make_report()
     slr = report["phases"]
     page = markdown(report)
-    line = next(line for line in page.splitlines() if line.startswith("| slr | 35.4"))
-    assert line == (
-        f"| slr | 35.4 | {100 * slr['hard_prune']['metrics']['AP50']:.1f} "
-        f"| {100 * slr['retrain']['metrics']['AP50']:.1f} |"
-    )
-    assert "| dense | 37.1 |  | 87.1 |" in page
-    assert "Table 5, yolov3-tiny at 3.33x" in page
+    hard, end = (100 * slr[phase]["metrics"]["AP50"] for phase in ("hard_prune", "retrain"))
+    assert "Beside the published numbers (Table 5, yolov3-tiny at 3.33x), AP50 x100:" in page
+    assert published(page)[:4] == [
+        ["method", "phase", "paper", "here"],
+        ["-", "dense", "37.1", "87.1"],
+        ["admm", "hard-pruned", "25.3", "80.4"],
+        ["admm", "retrained", "", "85.4"],
+    ]
+    assert published(page)[4:] == [
+        ["slr", "hard-pruned", "35.4", f"{hard:.1f}"],
+        ["slr", "retrained", "", f"{end:.1f}"],
+    ]
     report["paper"] = {"slr": 0.81, "metric": "AP", "source": "a table", "note": "not a number"}
-    end = slr["retrain"]["metrics"]["AP"]
+    hard, end = (slr[phase]["metrics"]["AP"] for phase in ("hard_prune", "retrain"))
     # As many decimals as the published numbers have.
-    assert f"| slr | 0.81 | {slr['hard_prune']['metrics']['AP']:.2f} | {end:.2f} |" in markdown(report)
-    report["paper"] = None
-    assert "published" not in markdown(report) and "published" not in summary_table(report)
+    assert published(markdown(report))[1:] == [
+        ["slr", "hard-pruned", "0.81", f"{hard:.2f}"],
+        ["slr", "retrained", "", f"{end:.2f}"],
+    ]
+    for nothing in (None, {}, {"dense": None, "slr": {"retrain": {"AP": None}}, "source": "a table"}):
+        report["paper"] = nothing
+        assert "published" not in markdown(report) and "published" not in summary_table(report)
+
+
+def test_numbers_published_per_phase_and_metric_stand_beside_the_runs() -> None:
+    report = make_lidar_report(("slr", "admm"))
+    page, summary = markdown(report), summary_table(report)
+    assert "Beside the published numbers (Table 7, 9.449x), x100:" in page
+    rows = published(page)
+    titles = [f"{w}: {m}" for m in ("easy", "moderate", "hard") for w in ("paper", "here")]
+    assert rows[0] == ["method", "phase", *titles]
+    assert [row[:2] for row in rows[1:]] == [
+        ["-", "dense"],
+        *[[m, p] for m in ("admm", "slr") for p in ("hard-pruned", "retrained")],
+    ]
+    assert [row[2::2] for row in rows[1:]] == [
+        ["80.7", "78.5", "60.7"],
+        ["58.6", "54.1", "30.8"],
+        ["70.9", "66.8", "35.6"],
+        ["68.0", "65.6", "46.1"],
+        ["79.9", "75.8", "51.4"],
+    ]
+    blocks = [report["others"]["admm"]] * 2 + [report] * 2
+    for row, run, phase in zip(rows[2:], blocks, ["hard_prune", "retrain"] * 2, strict=True):
+        own = run["phases"][phase]["metrics"]
+        assert row[3::2] == [f"{100 * own[metric]:.1f}" for metric in ("easy", "moderate", "hard")]
+    assert "beside the published numbers, x100:" in summary.splitlines()
+    assert max(map(len, summary.splitlines())) <= 110
+    for row in rows:
+        assert re.search("^" + " +".join(map(re.escape, row)) + "$", summary, flags=re.M)
+
+
+def test_a_published_number_without_a_run_and_a_run_without_a_published_number_leave_cells_empty() -> None:
+    report = make_lidar_report(("slr", "admm"))
+    report["paper"]["gradual"] = {"retrain": 71.5}  # of the metric that the section names
+    del report["paper"]["slr"]["hard_prune"], report["paper"]["admm"]
+    report["paper"]["slr"]["retrain"] = {"hard": 51.4, "bev": None}
+    report["phases"]["retrain"]["metrics"]["hard"] = None
+    rows = published(markdown(report))
+    dense, hard = (report["phases"][phase]["metrics"] for phase in ("dense", "hard_prune"))
+    assert rows[1][:4] == ["-", "dense", "80.7", f"{100 * dense['easy']:.1f}"]
+    assert [row[:2] for row in rows[2:]] == [
+        ["slr", "hard-pruned"],
+        ["slr", "retrained"],
+        ["gradual", "retrained"],
+    ]
+    assert rows[2][2::2] == ["", "", ""] and rows[2][3] == f"{100 * hard['easy']:.1f}"
+    assert rows[3][-2:] == ["51.4", "n/a"]
+    assert rows[4][2:] == ["", "", "71.5", "", "", ""]
+
+
+def test_the_terminals_table_gives_up_published_metrics_before_it_gets_too_wide() -> None:
+    report = make_lidar_report(("slr",))
+    names = [f"a rather long metric {i}" for i in range(6)]
+    report["paper"] = {"slr": {"retrain": dict.fromkeys(names, 50.0)}}
+    lines = summary_table(report).splitlines()
+    assert max(map(len, lines)) <= 110
+    header = lines[lines.index("beside the published numbers, x100:") + 1]
+    assert header.split()[:2] == ["method", "phase"] and 2 <= header.count("paper:") < 6
+
+
+def test_pictures_of_results_come_first_with_their_captions() -> None:
+    report = make_report()
+    assert "## Pictures" not in markdown(report)
+    report["pictures"] = {
+        "scan": {"file": "pictures/scan 1.png", "title": "Frame\n000001", "caption": "True boxes\nin green."},
+        "other": {"file": "pictures/other.png", "title": "Another frame"},
+    }
+    alone = markdown(report)
+    section = alone.split("\n## Pictures\n", 1)[1].split("\n## ", 1)[0]
+    assert section.strip() == (
+        "### Frame 000001\n\nTrue boxes in green.\n\n![Frame 000001](pictures/scan%201.png)\n\n"
+        "### Another frame\n\n![Another frame](pictures/other.png)"
+    )
+    report["plots"] = {"sparsity": "plots/sparsity.png"}
+    page = markdown(report)
+    assert page.index("pictures/other.png") < page.index("### Sparsity per layer") < page.index("plots/")
+    del report["pictures"]  # a report written before there were any
+    assert "## Pictures\n\n### Sparsity per layer" in markdown(report)
 
 
 def test_a_classifiers_report_speaks_of_accuracy() -> None:
@@ -93,12 +186,14 @@ def test_a_classifiers_report_speaks_of_accuracy() -> None:
     assert [row["method"] for row in rows] == ["-", "slr", "slr", "slr", "admm", "admm", "admm"]
     assert rows[1]["top-5 accuracy"] == f"{phases['hard_prune']['metrics']['top5']:.3f}"
     assert "top-1 accuracy per class:" in page and "AP" not in page + summary
-    section = page.split("Beside the published numbers (Table 3):", 1)[1]
-    assert "| method | paper (top-1 accuracy x100) | here, hard-pruned | here, at the end |" in section
-    for method, block, published in (("slr", report, "93.21"), ("admm", report["others"]["admm"], "91.00")):
+    assert "Beside the published numbers (Table 3), top-1 accuracy x100:" in page
+    assert "beside the published numbers, top-1 accuracy x100:" in summary.splitlines()
+    for method, block, paper in (("slr", report, "93.21"), ("admm", report["others"]["admm"], "91.00")):
         hard, end = (100 * block["phases"][p]["metrics"]["top1"] for p in ("hard_prune", "retrain"))
-        assert f"| {method} | {published} | {hard:.2f} | {end:.2f} |" in section
-        assert re.search(rf"^{method} +{published} +{hard:.2f} +{end:.2f}$", summary, flags=re.M)
+        assert [method, "hard-pruned", paper, f"{hard:.2f}"] in published(page)
+        assert [method, "retrained", "", f"{end:.2f}"] in published(page)
+        assert re.search(rf"^{method} +hard-pruned +{paper} +{hard:.2f}$", summary, flags=re.M)
+        assert re.search(rf"^{method} +retrained +{end:.2f}$", summary, flags=re.M)
     del report["metric"], report["paper"]["metric"]  # both follow from what was measured
     assert markdown(report) == page and summary_table(report) == summary
 
