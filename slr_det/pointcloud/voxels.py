@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slr_det.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Voxels:
@@ -31,9 +33,19 @@ def grid_size(voxel_size: Sequence[float], point_range: Sequence[float]) -> tupl
     Args:
         voxel_size: Metres along x, y, z.
         point_range: Lowest x, y, z, then highest x, y, z in metres.
+
+    Raises:
+        ConfigError: a size is not positive, or the range holds no voxel.
     """
     size, limits = np.asarray(voxel_size, np.float32), np.asarray(point_range, np.float32)
+    if not (size > 0).all():
+        raise ConfigError(f"voxel_size: {list(voxel_size)}, expected three positive lengths in metres")
     cells = ((limits[3:] - limits[:3]) / size).astype(np.float64)
+    if not (cells >= 0.5).all():
+        raise ConfigError(
+            f"point_range: {list(point_range)} holds no voxel of {list(voxel_size)} m, "
+            "expected the lowest x, y, z, then the highest"
+        )
     x, y, z = np.floor(cells + 0.5).astype(np.int64).tolist()
     return x, y, z
 
@@ -62,6 +74,9 @@ def voxelize(
 
     Returns:
         The voxels, on the device of the points.
+
+    Raises:
+        ConfigError: as :func:`grid_size`.
     """
     points = points.float()
     grid = grid_size(voxel_size, point_range)
