@@ -10,7 +10,7 @@ from math import prod
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-KINDS = ("conv", "linear", "other")
+KINDS = ("conv", "linear", "deconv", "other")
 ROLES = ("first", "head", "body")
 
 
@@ -22,7 +22,8 @@ class Layer:
         name: Parameter name as in ``model.named_parameters()``, e.g. ``model.0.conv.weight``.
         shape: The weight's shape; for a convolution (out, in / groups, *kernel), for a linear layer (out, in).
         numel: Number of weights, the product of ``shape``.
-        kind: ``conv``, ``linear`` or ``other`` (embeddings, transposed or unknown weights: never pruned by default).
+        kind: ``conv``, ``linear``, ``deconv`` (transposed convolution: pruned by default where the kind of sparsity
+            knows no filters) or ``other`` (embeddings, unknown weights: never pruned by default).
         role: ``first`` (reads the input), ``head`` (writes the detections) or ``body``.
         depthwise: A convolution with one input channel per filter and more than one group.
     """
@@ -69,7 +70,7 @@ def layers_of(
         kind = _kind(module, name)
         if matches_any(name, heads):
             role = "head"
-        elif (not first_seen and kind != "other") if first is None else matches_any(name, first):
+        elif (not first_seen and kind not in ("deconv", "other")) if first is None else matches_any(name, first):
             role = "first"
             first_seen = True
         else:
@@ -90,5 +91,5 @@ def _kind(module: nn.Module, name: str) -> str:
         return "other"
     if isinstance(module, _ConvNd):
         # A transposed convolution stores (in, out, ...): filter and channel would swap their meaning.
-        return "other" if module.transposed else "conv"
+        return "deconv" if module.transposed else "conv"
     return "linear" if isinstance(module, nn.Linear) else "other"

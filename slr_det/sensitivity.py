@@ -189,7 +189,13 @@ def scan(
         NumericsError: ``evaluate`` returned a NaN or infinity.
     """
     chosen = Projection.parse(projection)
-    wanted = [x for x in layers if x.kind != "other" and chosen.check(x.shape) is None]
+    wanted = [
+        x
+        for x in layers
+        if x.kind != "other"
+        and (x.kind != "deconv" or chosen.name == "unstructured")
+        and chosen.check(x.shape) is None
+    ]
     tried = tuple(sorted({float(ratio) for ratio in ratios}, reverse=True))
     problems = [
         f"scan: the model has no parameter '{x.name}'{nearest(x.name, weights)}"

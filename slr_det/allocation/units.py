@@ -120,7 +120,8 @@ def choose_units(
         elif include and name not in included and group is None:
             reason = "not included"
         else:
-            reason = _dense_by_nature(layer, *flags, head, named=name in named) or own.check(layer.shape)
+            reason = _dense_by_nature(layer, own, *flags, head, named=name in named)
+            reason = reason or own.check(layer.shape)
         if reason is None and group is None:
             if name in found:
                 reason = "its ratio keeps everything" if found[name] == 1.0 else None
@@ -154,8 +155,11 @@ def _with_layers(unit: Unit, members: Mapping[str, Sequence[Layer]], problems: l
 
 
 def _dense_by_nature(
-    layer: Layer, dense_first: bool, dense_head: bool, head: str, *, named: bool
+    layer: Layer, projection: Projection, dense_first: bool, dense_head: bool, head: str, *, named: bool
 ) -> str | None:
+    if layer.kind == "deconv" and projection.name != "unstructured" and not named:
+        # Its weight is (in, out, ...): what other sets call a filter would be a channel.
+        return "transposed convolution"
     if layer.kind == "other" and not named:
         return "not a conv or linear weight"
     if layer.role == "first" and dense_first:

@@ -191,6 +191,21 @@ def test_reasons() -> None:
     assert named.layers[5].reason == "its ratio keeps everything"
 
 
+@pytest.mark.parametrize(("projection", "pruned"), [("unstructured", True), ("filter", False), ("2:4", False)])
+def test_a_transposed_convolution_is_pruned_where_filters_do_not_matter(
+    projection: str, pruned: bool
+) -> None:
+    layers = [make_layer("a.weight", (8, 8, 4, 4)), make_layer("up.weight", (8, 8, 4, 4), kind="deconv")]
+    keep = None if projection == "2:4" else 0.5
+    chosen = allocate(layers, keep=keep, projection=projection, dense_first=False)
+    row = {row["name"]: row for row in chosen.rows()}["up.weight"]
+    assert (row["keep"], row.get("reason")) == ((0.5, None) if pruned else (None, "transposed convolution"))
+    named = allocate(
+        layers, keep=keep, projection=projection, include=["a.weight", "up.weight"], dense_first=False
+    )
+    assert {row["name"]: row for row in named.rows()}["up.weight"]["keep"] == 0.5
+
+
 def test_n_m_needs_no_ratio_and_refuses_another() -> None:
     layers = convs((8, 8, 3, 3), (8, 16, 1, 1))
     allocation = allocate(layers, projection="2:4")

@@ -36,7 +36,8 @@ def test_layers_have_kind_role_and_exact_counts() -> None:
     assert not layers["grouped.weight"].depthwise
     assert layers["head.weight"].role == "head" and layers["head.weight"].kind == "linear"
     kinds = {name: layer.kind for name, layer in layers.items()}
-    assert kinds["up.weight"] == kinds["table.weight"] == kinds["attention.in_proj_weight"] == "other"
+    assert kinds["up.weight"] == "deconv"
+    assert kinds["table.weight"] == kinds["attention.in_proj_weight"] == "other"
     assert kinds["attention.out_proj.weight"] == "linear"
     assert [layer.role for layer in layers.values()].count("first") == 1
 
