@@ -12,16 +12,16 @@ STAMP := $(VENV)/.installed
 PYTHON ?=
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.11 python3 python3.12 python3.13 python)
 
-.PHONY: help install demo demo-classify test test-slow lint format bench clean
+.PHONY: help install demo demo-classify demo-pointpillars test test-slow lint format bench clean
 
 help: ## show this list
 	@echo "slr-det: make detectors and classifiers small by pruning with Surrogate Lagrangian Relaxation"
 	@echo
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
 	@echo
 	@echo "Start with 'make demo'. Each target creates .venv first where it is missing."
 
-install: $(STAMP) ## create .venv and install slr-det with the yolo, classify and dev extras
+install: $(STAMP) ## create .venv and install slr-det with the yolo, classify, pointpillars and dev extras
 
 # The marker .incomplete stays behind when an install is interrupted, and the next one then starts from nothing.
 $(STAMP): pyproject.toml constraints.txt
@@ -37,8 +37,8 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(VENV)/.incomplete; \
 	$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip >/dev/null; \
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt uv; \
-	echo "installing slr-det with its yolo, classify and dev extras (about 5 GB on disk)"; \
-	$(PY) -m uv pip install --quiet --python $(PY) -e ".[yolo,classify,dev]" -c constraints.txt; \
+	echo "installing slr-det with its yolo, classify, pointpillars and dev extras (about 5 GB on disk)"; \
+	$(PY) -m uv pip install --quiet --python $(PY) -e ".[yolo,classify,pointpillars,dev]" -c constraints.txt; \
 	rm $(VENV)/.incomplete; touch $@
 
 demo: $(STAMP) ## train a small detector on generated images, compress it with SLR and ADMM, write the report
@@ -46,6 +46,9 @@ demo: $(STAMP) ## train a small detector on generated images, compress it with S
 
 demo-classify: $(STAMP) ## the same for a classifier of handwritten digits, with four methods
 	$(PY) -m slr_det.classify
+
+demo-pointpillars: $(STAMP) ## the same for 3D detection in generated laser scans
+	$(PY) -m slr_det.pointpillars
 
 test: lint ## lint, then the default test suite
 	$(PY) -m pytest -q -m "not slow and not gpu"

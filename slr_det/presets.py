@@ -59,6 +59,24 @@ CLASSIFY: dict[str, Any] = {
     "dense": {"lr": 0.1, "warmup_epochs": 1},
 }
 
+#: What ``python -m slr_det.pointpillars`` does without arguments; ``configs/pointpillars/world.yaml`` holds the same.
+POINTPILLARS: dict[str, Any] = {
+    "name": "world",
+    "data": "world",
+    "model": "pointpillars_small",
+    "method": ["slr", "admm"],
+    "recipe": "recommended",
+    "dense_epochs": 24,
+    "epochs": 10,
+    "retrain_epochs": 2,
+    "prune": {"target_compression": "9.449x"},
+    "train": {
+        "batch": 4,
+        "overlap": "0.5",
+        "epoch_val_frames": 20,
+    },
+}
+
 _RUN = """\
   name=, project=            the run's folder is project/name; seed=0
   method=slr,admm            slr, admm, penalty, gradual, oneshot; each at the same budget
@@ -101,5 +119,21 @@ CLASSIFY_SETTINGS = f"""settings (key=value, or a YAML file with the same keys):
 {_PRUNE.format(rate="20x")}\
   min.top1=0.9               exit with 1 where the final model is below
   anything else              an argument of the trainer: lr=0.01 batch=128 optimizer=sgd size=224 ...
+  dense.lr=, retrain.lr=     what differs in dense training and in masked retraining
+"""
+
+POINTPILLARS_SETTINGS = f"""settings (key=value, or a YAML file with the same keys):
+  model=NAME|FILE.yaml|FILE  pointpillars, pointpillars_small, a model YAML of OpenPCDet (together with weights= or
+                             dense_epochs=N), or a checkpoint of slr_det or OpenPCDet
+  weights=FILE               weights for a network: a checkpoint of OpenPCDet
+  data=...                   a folder in KITTI's layout, a YAML file with path: and classes:, or 'world' (generated)
+  backend=embedded           embedded: our own network and trainer; openpcdet: your checkout of OpenPCDet
+{_RUN.format(recipe="recommended")}\
+  dense_epochs=              dense training first: from random weights, or from weights=
+  iterations_per_epoch=1     iterations of the method in each epoch
+  one_schedule=false         one learning-rate schedule over epochs and retrain_epochs together
+{_PRUNE.format(rate="9.45x")}\
+  min.moderate=0.6           exit with 1 where the final model is below
+  anything else              an argument of the trainer: lr=0.003 batch=4 overlap=standard|loose|0.5 paste=15 ...
   dense.lr=, retrain.lr=     what differs in dense training and in masked retraining
 """

@@ -1,0 +1,174 @@
+"""KITTI's average precision of a network, and its batch-norm statistics re-estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.evaluator import BaseMetric
+from tqdm import tqdm
+
+from slr_det.adapter import EvalJob, TrainJob
+from slr_det.data.kitti.boxes import to_objects
+from slr_det.data.kitti.labels import KittiObjects, write_objects
+from slr_det.errors import ConfigError
+from slr_det.masks import recalibrate_batchnorm
+from slr_det.metrics.kitti import MEASURES, Result, evaluate
+from slr_det.metrics.kitti_rules import DIFFICULTIES
+from slr_det.models.pointpillars import Detections, PointPillars
+from slr_det_adapters.mmengine.runner import find_device
+from slr_det_adapters.mmengine.steps import reseed, untouched_generators
+from slr_det_adapters.pointpillars import checkpoints
+from slr_det_adapters.pointpillars.arguments import Arguments
+from slr_det_adapters.pointpillars.data import (
+    KittiData,
+    loader,
+    open_data,
+    plain_frames,
+    require_fit,
+    training_frames,
+)
+from slr_det_adapters.pointpillars.trainable import Trainable
+
+#: The measure whose scores go by the difficulty alone: ``moderate`` is the 3D AP of moderate objects, R40.
+HEADLINE = "3d_R40"
+
+
+def metrics_of(result: Result) -> dict[str, Any]:
+    """An evaluation as fractions of 1 by name: means over the classes, each class's own, and ``per_class``.
+
+    The 3D AP over 40 recall levels is called ``easy``, ``moderate``, ``hard``, the others by their measure:
+    ``bev_R40_moderate``. A class's own have its name in front: ``Car_moderate``.
+    """
+    per_class: dict[str, dict[str, float]] = {}
+    for measure in MEASURES:
+        for name, levels in result.get(measure, {}).items():
+            for difficulty, percent in levels.items():
+                key = difficulty if measure == HEADLINE else f"{measure}_{difficulty}"
+                per_class.setdefault(name, {})[key] = percent / 100
+    keys = next(iter(per_class.values()))
+    means = {key: sum(values.get(key, 0.0) for values in per_class.values()) / len(per_class) for key in keys}
+    own = {f"{name}_{d}": values[d] for name, values in per_class.items() for d in DIFFICULTIES}
+    headline = {difficulty: means.pop(difficulty) for difficulty in DIFFICULTIES}
+    return {**headline, **own, **means, "per_class": per_class}
+
+
+class KittiMetric(BaseMetric):
+    """KITTI's average precision, for mmengine's validation loop.
+
+    Args:
+        data: The data set.
+        overlap: As :func:`slr_det.metrics.kitti.evaluate` takes it.
+    """
+
+    default_prefix = ""  # None makes mmengine warn
+
+    def __init__(self, data: KittiData, overlap: str) -> None:
+        super().__init__(collect_device="cpu")
+        self.data = data
+        self.overlap = overlap
+
+    def process(self, data_batch: Any, data_samples: Sequence[Any]) -> None:
+        """Keep the detections of a batch, as KITTI's format has them."""
+        for frame, found in zip(data_batch["ids"], data_samples, strict=True):
+            self.results.append((frame, detected(self.data, frame, found)))
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
+        """Score all batches of all processes together."""
+        result = score(self.data, dict(results), self.overlap)
+        return {name: value for name, value in metrics_of(result).items() if isinstance(value, float)}
+
+
+def detected(data: KittiData, frame: str, found: Detections) -> KittiObjects:
+    """The detections of a frame in KITTI's camera frame."""
+    names = [data.classes[label - 1] for label in found.labels.tolist()]
+    return to_objects(
+        found.boxes.float().cpu().numpy(),
+        found.scores.float().cpu().numpy(),
+        names,
+        data.folder.calibration(frame),
+        data.folder.image_shape(frame),
+    )
+
+
+def score(data: KittiData, found: dict[str, KittiObjects], overlap: str) -> Result:
+    """Average precision of the detections of some frames."""
+    frames = sorted(found)
+    truths = [data.folder.objects(frame) for frame in frames]
+    return evaluate(truths, [found[frame] for frame in frames], data.classes, overlap)
+
+
+def evaluate_checkpoint(job: EvalJob) -> dict[str, Any]:
+    """KITTI's AP on the validation frames, as :func:`metrics_of` names it, and their number as ``frames``."""
+    arguments = Arguments.read(job.args)
+    data = open_data(job.data)
+    net = at_work(job.model, job.device, arguments)
+    require_fit(net.config, data, job.model, job.data)
+    found = detect(net, data, arguments, title="" if job.verbose else "evaluation")
+    if arguments.predictions:
+        folder = Path(arguments.predictions)
+        for frame, objects in found.items():
+            write_objects(folder / f"{frame}.txt", objects)
+    return {**metrics_of(score(data, found, arguments.overlap)), "frames": len(found)}
+
+
+def at_work(model: str, device: str, arguments: Arguments) -> PointPillars:
+    """The network of a checkpoint on the first device that is named."""
+    net = checkpoints.read(model)
+    net.to(find_device(device.split(",")[0].strip()))
+    if arguments.channels_last:
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net.eval()
+
+
+@torch.no_grad()
+def detect(
+    net: PointPillars, data: KittiData, arguments: Arguments, *, title: str = ""
+) -> dict[str, KittiObjects]:
+    """What a network finds in the validation frames, by frame."""
+    frames = plain_frames(data, "val", net.config, arguments, arguments.val_frames)
+    device = next(net.parameters()).device
+    model = Trainable(
+        net, score=arguments.score or None, predicting=lambda place: precision(arguments, place)
+    ).eval()
+    batches = loader(frames, net.config, arguments, training=False)
+    found: dict[str, KittiObjects] = {}
+    for batch in tqdm(batches, desc=title, unit="batch", leave=False, disable=not title, delay=2.0):
+        moved = model.data_preprocessor.to(device)(batch)
+        for frame, detections in zip(batch["ids"], model(**moved, mode="predict"), strict=True):
+            found[frame] = detected(data, frame, detections)
+    return found
+
+
+def precision(arguments: Arguments, device: torch.device) -> AbstractContextManager[Any]:
+    """Autocast as the arguments ask for it; ConfigError for fp16 without a GPU."""
+    if not arguments.amp:
+        return nullcontext()
+    if arguments.amp == "fp16" and device.type != "cuda":
+        raise ConfigError(
+            f"amp is 'fp16', which needs a GPU, and the device is {device}; use amp=bf16 or leave it out"
+        )
+    return torch.autocast(device.type, dtype=torch.bfloat16 if arguments.amp == "bf16" else torch.float16)
+
+
+def recalibrate_checkpoint(source: str, target: Path, job: TrainJob) -> None:
+    """Write ``source`` with batch-norm statistics averaged over augmented training frames, forward passes only."""
+    arguments = Arguments.read(job.args)
+    data = open_data(job.data)
+    net = at_work(source, job.device, arguments)
+    device = next(net.parameters()).device
+    frames = training_frames(data, net.config, arguments, job.seed)
+    generator = torch.Generator().manual_seed(job.seed)
+    order = torch.randperm(len(frames), generator=generator)[: arguments.recalibration_frames].tolist()
+    # Each batch counts the same, so one that is not full would count for more than its frames.
+    whole = max(len(order) // arguments.batch, 1) * arguments.batch
+    model = Trainable(net).eval()
+    preprocess = model.data_preprocessor.to(device)
+    with torch.no_grad(), precision(arguments, device), untouched_generators():
+        reseed(job.seed)
+        batches = loader(frames, net.config, arguments, training=True, sampler=order[:whole])
+        recalibrate_batchnorm(net, batches, lambda _, batch: model(**preprocess(batch), mode="predict"))
+    checkpoints.write(target, net, job.title)
