@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -10,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from slr_det import classify, yolo
+from slr_det import classify
 from slr_det.adapter import Adapter, ModelInfo, load_adapter
 from slr_det.allocation import Allocation, allocate
 from slr_det.config import RunConfig, load_config
 from slr_det.errors import ConfigError, MissingExtraError
 from slr_det.layers import make_layer
 from slr_det.pipeline import allocate_for
+from slr_det.task import Task
 
 ROOT = Path(__file__).parents[2]
-TASKS = {"yolo": yolo.TASK, "classify": classify.TASK}
 # Studies are files of another kind, see test_study_files.py.
 FILES = sorted(set((ROOT / "configs").rglob("*.yaml")) - set((ROOT / "configs" / "studies").iterdir()))
 # Zhou et al., Table 5: rate, epochs, AP50 x100 of the dense model, of ADMM and of SLR.
@@ -76,7 +77,8 @@ def test_the_launch_command_loads_the_file(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The folder in configs/ is the task: its command line, its adapter."""
-    task = TASKS[path.relative_to(ROOT / "configs").parts[0]]
+    folder = path.relative_to(ROOT / "configs").parts[0]
+    task: Task = importlib.import_module(f"slr_det.{folder}").TASK
     adapter = adapter_named(task.adapter)
     words = launch_command(path)
     assert words[:4] == [*task.module.split(), "--config"]
