@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from slr_det.data.kitti.labels import KittiObjects, read_objects
-from slr_det.errors import DataError, nearest
+from slr_det.errors import DataError
 from slr_det.metrics.kitti_matching import precision_curves
 from slr_det.metrics.kitti_pairs import overlapping, unlabelled_share
 from slr_det.metrics.kitti_rules import (
@@ -123,7 +123,6 @@ def score_folders(
         if name not in truth:
             raise DataError(
                 f"{file}: no label file {Path(labels) / name}; expected one for each file of predictions"
-                f"{nearest(name, truth)}"
             )
     frames = sorted(found)
     truths = [read_objects(truth[name]) for name in frames]
@@ -184,6 +183,6 @@ def _text_files(folder: Path, what: str) -> dict[str, Path]:
     files = {file.name: file for file in folder.glob("*.txt")}
     if not files:
         inner = sorted({file.parent.name for file in folder.glob("*/*.txt")})
-        hint = f" (did you mean {folder / inner[0]}?)" if inner else ""
-        raise DataError(f"{what} {folder}: no *.txt file in it; expected one for each frame{hint}")
+        hint = f"; its folders with such files are {', '.join(inner)}" if inner else ""
+        raise DataError(f"{what} {folder}: no *.txt file in it, expected one for each frame{hint}")
     return files
