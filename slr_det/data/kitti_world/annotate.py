@@ -46,7 +46,7 @@ def label(scene: Scene, scan: Scan) -> KittiObjects:
     shown = (width >= MIN_SIDE) & (height >= MIN_SIDE)
     in_view = scan.body[CALIBRATION.in_view(scan.points, IMAGE_SHAPE)]
     counts = np.bincount(in_view[in_view >= 0], minlength=len(scene.bodies))[indices]
-    truncated = 1 - width * height / _areas(objects)
+    truncated = np.clip(1 - width * height / _areas(objects), 0, 1)
     occluded = occlusion(scan.alone[indices], scan.seen[indices], counts)
     found = shown & (counts > 0)
     lost = shown & (counts == 0)

@@ -38,7 +38,7 @@ _CAR_COLOURS = ((196, 200, 204), (40, 42, 46), (150, 30, 34), (34, 62, 120), (22
 _CLOTHES = ((52, 60, 92), (140, 44, 50), (70, 104, 74), (190, 180, 160), (38, 38, 42), (212, 160, 52))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Body:
     """One thing of the world.
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from slr_det.data.kitti.labels import write_objects
 from slr_det.data.kitti_world.annotate import HIDDEN, MIN_POINTS, label
 from slr_det.data.kitti_world.lidar import Scan, scan
-from slr_det.data.kitti_world.rig import IMAGE_SHAPE, calibration_text, render
+from slr_det.data.kitti_world.rig import IMAGE_SHAPE, calibration_text, plane_text, render
 from slr_det.data.kitti_world.scene import Scene, draw_scene
 from slr_det.data.shapes import cache_dir
 from slr_det.errors import ConfigError, StorageError
@@ -22,6 +22,8 @@ from slr_det.errors import ConfigError, StorageError
 #: Raised whenever the same parameters would give other scans, pictures or labels.
 GENERATOR_VERSION = 1
 SPLITS = ("train", "val")
+#: Folders of training/, with one file a frame.
+KINDS = ("velodyne", "label_2", "calib", "image_2", "planes")
 DEFAULT_FRAMES = (200, 60)
 
 _README = """kitti-world: generated street scenes in KITTI's layout, by slr_det (version {version}, seed {seed}).
@@ -31,6 +33,7 @@ training/velodyne/*.bin       float32 x, y, z (metres; forward, left, up) and in
 training/label_2/*.txt        KITTI labels of Car, Pedestrian and Cyclist; DontCare where no ray came back
 training/calib/*.txt          the same calibration for every frame
 training/image_2/*.png        {width} x {height} pixels, a flat-shaded view
+training/planes/*.txt         the ground: a, b, c, d of its plane in the rectified camera frame
 
 Occlusion is the share of the rays towards an object that meet something else first: 0 up to {partly:.0%}, 1 up to
 {largely:.0%}, 2 above; 3 for objects with fewer than {points} points. Truncation is the part of the projected box that
@@ -60,7 +63,7 @@ def world_dataset(
         progress: Show a progress bar; None shows it on a terminal only.
 
     Returns:
-        The folder, which holds ``training/{velodyne,label_2,calib,image_2}`` and ``ImageSets/{train,val}.txt``.
+        The folder, which holds ``training/{velodyne,label_2,calib,image_2,planes}`` and ``ImageSets/{train,val}.txt``.
 
     Raises:
         ConfigError: a count below 1 or a negative seed.
@@ -126,10 +129,8 @@ def _build_atomically(folder: Path, frames: tuple[int, int], seed: int, progress
 
 
 def _write(root: Path, frames: tuple[int, int], seed: int, bar: tqdm[None]) -> None:
-    velodyne, labels, calib, images = (
-        root / "training" / kind for kind in ("velodyne", "label_2", "calib", "image_2")
-    )
-    for folder in (velodyne, labels, calib, images, root / "ImageSets"):
+    velodyne, labels, calib, images, planes = (root / "training" / kind for kind in KINDS)
+    for folder in (velodyne, labels, calib, images, planes, root / "ImageSets"):
         folder.mkdir(parents=True)
     number = 0
     for split, (name, count) in enumerate(zip(SPLITS, frames, strict=True)):
@@ -142,6 +143,7 @@ def _write(root: Path, frames: tuple[int, int], seed: int, bar: tqdm[None]) -> N
             found.points.astype("<f4").tofile(velodyne / f"{frame}.bin")
             write_objects(labels / f"{frame}.txt", label(scene, found))
             (calib / f"{frame}.txt").write_text(calibration_text(), encoding="ascii")
+            (planes / f"{frame}.txt").write_text(plane_text(scene.ground), encoding="ascii")
             render(scene).save(images / f"{frame}.png", compress_level=1)
             number += 1
             bar.update()

@@ -21,7 +21,7 @@ GROUND, NOTHING = -1, -2
 Window = tuple[slice, slice]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rays:
     """The rays of a sensor on a grid of R rows and C columns.
 
@@ -36,7 +36,7 @@ class Rays:
     window: Callable[[Array, Array], Window]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Hits:
     """What the rays met first.
 

@@ -25,7 +25,7 @@ _FADE = 0.35  # share of the returns of a black surface that are lost at the gre
 _SPECKLE = 0.12  # relative deviation of an intensity
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scan:
     """What came back of one turn.
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from slr_det.data.kitti.calibration import Calibration
 from slr_det.data.kitti_world.cast import GROUND, Rays, Window, cast
-from slr_det.data.kitti_world.scene import COVERINGS, Scene
+from slr_det.data.kitti_world.scene import COVERINGS, Ground, Scene
 from slr_det.data.kitti_world.solids import Array, box_corners
 
 #: Height and width of the pictures in pixels.
@@ -51,6 +51,19 @@ def calibration_text() -> str:
     )
 
 
+def plane_text(ground: Ground) -> str:
+    """Return the file of the ground plane as planes/ of the KITTI packs has it: a, b, c, d in its fourth line.
+
+    Points (x, y, z) of the rectified camera frame with a x + b y + c z + d = 0 lie on the ground; b < 0.
+    """
+    up = np.array([-ground.slope[0], -ground.slope[1], 1.0])
+    up /= np.linalg.norm(up)
+    foot = CALIBRATION.lidar_to_rect(np.array([[0.0, 0.0, ground.height(0.0, 0.0)]]))[0]
+    normal = CALIBRATION.to_rect[:3, :3] @ up
+    numbers = " ".join(f"{value:.6e}" for value in (*normal, -normal @ foot))
+    return f"# Plane\nWidth 4\nHeight 1\n{numbers}\n"
+
+
 def _view() -> Rays:
     """The camera's rays, one through the middle of each cell, with t the depth."""
     height, width = (side // _CELL for side in IMAGE_SHAPE)
@@ -89,7 +102,7 @@ def render(scene: Scene) -> Image.Image:
         mine = hits.body == index
         palette = np.array([solid.material.colour for solid in scene.bodies[index].solids])
         pixels[mine] = palette[hits.part[mine]] * (0.45 + 0.55 * hits.cosine[mine, None])
-    # Distant things fade into the haze, in steps that keep the file small.
+    # Distant things fade into the haze; colours in steps keep the file small.
     solid = np.isfinite(hits.distance)
     haze = 1 - np.exp(-np.minimum(hits.distance[solid], 300) / 160)
     pixels[solid] += (_SKY[1] - pixels[solid]) * haze[:, None]

@@ -17,6 +17,8 @@ from slr_det.data.kitti_world.solids import Array, Material, Solid, Triple
 SENSOR_HEIGHT = 1.73
 #: Corners of every object lie between these in x, and their centres within this of y = 0.
 NEAREST, FARTHEST, WIDEST = 2.0, 42.0, 20.0
+#: Nothing stands in the lane before the sensor nearer than this, where it would hide the whole scene.
+CLEAR = 8.0
 #: Free space between the boxes of any two bodies.
 GAP = 0.25
 
@@ -34,6 +36,7 @@ _EDGE = math.radians(40)  # about where the camera's view ends
 #: Least and greatest numbers of each kind in a frame.
 _COUNTS = {"Car": (5, 12), "Pedestrian": (0, 6), "Cyclist": (0, 4)}
 _TRIES = 30
+_LANE = np.array([CLEAR / 2, 0.0, 0.0, CLEAR, 3.4, 0.0, 0.0])
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Ground:
         return along * c - (across + self.shift) * s, along * s + (across + self.shift) * c
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scene:
     """Everything in one frame; the objects of CLASSES come before the clutter."""
 
@@ -195,4 +198,7 @@ def _in_sight(corners: Array) -> bool:
 
 
 def _free(body: Body, bodies: list[Body]) -> bool:
+    """Whether a body leaves the lane before the sensor and the space of the others free."""
+    if not apart(body.box, _LANE, 0.0):
+        return False
     return all(apart(body.box, other.box, GAP) for other in bodies)

@@ -29,7 +29,7 @@ class Material(NamedTuple):
     roughness: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Solid:
     """The points x with ``normals @ x <= offsets``.
 
