@@ -12,9 +12,16 @@ import numpy as np
 import pytest
 import torch
 from kitti_frames import DONT_CARE, add_frame, add_split, grid, label
-from torch.utils.data import DataLoader
 
-from slr_det.data.kitti import Augmentation, Frame, KittiDataset, KittiFolder, collate, object_database
+from slr_det.data.kitti import (
+    Augmentation,
+    Frame,
+    FrameLoader,
+    KittiDataset,
+    KittiFolder,
+    collate,
+    object_database,
+)
 from slr_det.errors import ConfigError, DataError
 from slr_det.pointcloud.boxes import points_in_boxes
 
@@ -155,7 +162,7 @@ def test_a_copy_gives_the_same_frames(root: Path, tmp_path: Path, copied: object
 
 def test_workers_that_persist_see_the_epoch_change(root: Path, tmp_path: Path) -> None:
     data = training(root, tmp_path)
-    loader = DataLoader(data, batch_size=2, num_workers=2, collate_fn=collate, persistent_workers=True)
+    loader = FrameLoader(data, batch_size=2, num_workers=2, collate_fn=collate, persistent_workers=True)
     for epoch in range(2):
         data.set_epoch(epoch)
         batches = list(loader)
@@ -192,11 +199,21 @@ def test_nonsense_is_named(root: Path) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_bad_file_is_named_also_from_a_worker(root: Path, num_workers: int) -> None:
+def test_a_bad_file_is_one_line_that_names_it_also_from_a_worker(root: Path, num_workers: int) -> None:
     data = KittiDataset(KittiFolder.open(root), "train", CLASSES, RANGE)
-    (root / "training" / "velodyne" / "000001.bin").write_bytes(b"x" * 15)
-    with pytest.raises(DataError, match=r"000001\.bin: 15 bytes"):
-        list(DataLoader(data, num_workers=num_workers, collate_fn=collate))
+    file = root / "training" / "velodyne" / "000001.bin"
+    good = file.read_bytes()
+    loader = FrameLoader(data, num_workers=num_workers, collate_fn=collate)
+    assert [batch[0].frame_id for batch in loader] == ["000004", "000001", "000002"]
+    file.write_bytes(b"x" * 15)
+    batches = iter(loader)
+    assert next(batches)[0].frame_id == "000004"
+    with pytest.raises(DataError) as caught:
+        next(batches)
+    assert str(caught.value).startswith(f"{file}: 15 bytes, expected a multiple of 16")
+    assert "\n" not in str(caught.value)
+    file.write_bytes(good)
+    assert len(list(loader)) == 3
 
 
 @pytest.mark.samples
