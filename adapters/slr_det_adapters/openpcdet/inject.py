@@ -65,7 +65,7 @@ class Checkout:
 
     def seam(self, module: str, name: str) -> Any:
         """An attribute of one of its modules; ConfigError where this version of OpenPCDet has moved it."""
-        with _importing(self.root):
+        with _importing(self.root), _stand_ins():
             try:
                 found = importlib.import_module(module)
             except ModuleNotFoundError as error:
@@ -99,11 +99,15 @@ _imported: Checkout | None = None
 def import_checkout(path: str | Path = "") -> Checkout:
     """Import OpenPCDet from a checkout. Once per process: modules of two checkouts cannot be told apart.
 
+    Without ``path`` it is the one that is imported already, else as :func:`checkout_path` says.
+
     Raises:
         ConfigError: The folder is missing or no checkout, its modules have moved, or another OpenPCDet is imported.
         MissingExtraError: A package that it needs, and that we cannot stand in for, is not installed.
     """
     global _imported
+    if _imported is not None and not str(path):
+        return _imported
     root = checkout_path(str(path)).resolve()
     if _imported is not None:
         if _imported.root != root:

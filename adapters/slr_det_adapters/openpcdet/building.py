@@ -1,0 +1,135 @@
+"""Models, loaders and devices of OpenPCDet."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from slr_det.errors import ConfigError
+from slr_det_adapters.openpcdet import configs, kitti
+from slr_det_adapters.openpcdet.inject import Checkout, use_checkout
+
+
+def device_of(word: str) -> torch.device:
+    """The device that a user named: empty for the GPU where there is one, ``cpu``, or the number of a GPU."""
+    if word in ("", "cuda"):
+        return torch.device("cuda:0" if torch.cuda.is_available() or word else "cpu")
+    if word == "cpu":
+        return torch.device("cpu")
+    number = word.removeprefix("cuda:")
+    if "," in number:
+        raise ConfigError(
+            f"device is '{word}', but this adapter drives OpenPCDet in one process; name one GPU, such as device=0"
+        )
+    if not number.isdecimal():
+        raise ConfigError(f"device is '{word}', expected cpu or the number of a GPU, such as device=0")
+    if not torch.cuda.is_available() or int(number) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device is '{word}', but torch sees {torch.cuda.device_count()} GPUs here; use device=cpu"
+        )
+    return torch.device("cuda", int(number))
+
+
+@contextlib.contextmanager
+def opened(upstream: str | Path, device: torch.device) -> Iterator[Checkout]:
+    """OpenPCDet on a device, without its and torch's remarks on old names."""
+    with use_checkout(upstream, device) as checkout, warnings.catch_warnings():
+        for message in (
+            r".*torch\.cuda\.amp",
+            r".*pin_memory",
+            r".*lr_scheduler\.step",
+            r"torch\.meshgrid",
+            r"\s*The keyword argument .parallel=True.",
+        ):
+            warnings.filterwarnings("ignore", message=message)
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+            yield checkout
+
+
+def network(config: Mapping[str, Any], checkout: Checkout, device: torch.device) -> nn.Module:
+    """The model of a configuration with random weights; no data is needed."""
+    ready = configs.live(config, checkout)
+    template = checkout.seam("pcdet.datasets", "DatasetTemplate")
+    described = template(ready.DATA_CONFIG, ready.CLASS_NAMES, training=False, root_path=Path())
+    build = checkout.seam("pcdet.models", "build_network")
+    model: nn.Module = build(model_cfg=ready.MODEL, num_class=len(ready.CLASS_NAMES), dataset=described)
+    return model.to(device)
+
+
+def loader(
+    ready: Any, root: Path, checkout: Checkout, *, training: bool, workers: int, logger: logging.Logger
+) -> Any:
+    """OpenPCDet's data loader over a folder of :func:`kitti.prepare`, and its data set."""
+    kitti.complete(root, ready, checkout)
+    if training:
+        kitti.adjust(ready, root)
+    dataset, batches, _ = checkout.seam("pcdet.datasets", "build_dataloader")(
+        dataset_cfg=ready.DATA_CONFIG,
+        class_names=ready.CLASS_NAMES,
+        batch_size=ready.OPTIMIZATION.BATCH_SIZE_PER_GPU,
+        dist=False,
+        root_path=root,
+        workers=workers,
+        seed=None,  # a fixed one would give the workers of every epoch the same augmentations
+        logger=logger,
+        training=training,
+    )
+    if training:
+        kitti.drop_empty_groups(dataset, checkout)
+    return batches
+
+
+def logger_of(folder: Path | None, verbose: bool) -> logging.Logger:
+    """Where OpenPCDet's log goes: a file of the phase, and with ``verbose`` the terminal."""
+    logger = logging.getLogger(f"{__name__}.{folder}")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    for handler in list(logger.handlers):
+        handler.close()
+        logger.removeHandler(handler)
+    handlers: list[logging.Handler] = [logging.StreamHandler()] if verbose else [logging.NullHandler()]
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(folder / "train.log", encoding="utf-8"))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(handler)
+    return logger
+
+
+#: Places in a run outside its epochs that draw random numbers.
+WEIGHTS, HELD_BATCHES, RECALIBRATION = -1, -2, -3
+
+
+def seed_of(seed: int, place: int) -> int:
+    """A seed for one epoch, or for another place; unlike sums of them, no two places and seeds share one."""
+    return int(np.random.SeedSequence([seed, place - RECALIBRATION]).generate_state(1)[0])
+
+
+def reseed(value: int) -> None:
+    """Seed every random generator of the process."""
+    random.seed(value)
+    np.random.seed(value)
+    torch.manual_seed(value)
+
+
+@contextlib.contextmanager
+def untouched_generators() -> Iterator[None]:
+    """Put the generators of the process back where they were."""
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
