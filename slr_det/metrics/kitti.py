@@ -57,8 +57,9 @@ def evaluate(
 
     Returns:
         ``{"3d_R40": {"Car": {"easy": .., "moderate": .., "hard": ..}, ..}, ..}`` in percent for the measures in
-        ``MEASURES``. A class without an object that counts has 0. The two aos measures are left out where the
-        detections have no observation angle (the first one's alpha is -10), as OpenPCDet does.
+        ``MEASURES``. A class without an object that counts has 0, and without any detection all is 0. The two aos
+        measures are left out where the detections have no observation angle (the first one's alpha is -10), as
+        OpenPCDet does.
 
     Raises:
         ConfigError: an unknown class or overlap.
@@ -165,7 +166,7 @@ def score(
             if measure in result:
                 values = result[measure][name]
                 out(f"  {measure:38}{''.join(f'{values[d]:10.2f}' for d in DIFFICULTIES)}")
-    if MEASURES[3] not in result:
+    if "aos_R40" not in result:
         out("")
         out("aos is left out: the detections have no observation angle (alpha is -10)")
     return result

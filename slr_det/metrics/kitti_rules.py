@@ -137,6 +137,7 @@ def canonical(classes: Sequence[str]) -> tuple[str, ...]:
 
 def minimum_overlaps(overlap: str) -> dict[str, dict[str, float]]:
     """Return kind of box -> class -> minimum overlap of a set; ConfigError for an unknown set."""
+    overlap = str(overlap)  # YAML reads 0.5 as a number
     if overlap not in OVERLAPS:
         expected = ", ".join(f"'{name}'" for name in OVERLAPS)
         raise ConfigError(f"overlap: '{overlap}', expected one of {expected}{nearest(overlap, OVERLAPS)}")
