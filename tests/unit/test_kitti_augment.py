@@ -255,7 +255,6 @@ def test_a_class_without_objects_is_passed_over() -> None:
 def test_objects_are_put_on_the_road_where_it_is_known() -> None:
     # y (down) = 2 + 0.1 z (forward) - 0.05 x (right), so in the lidar frame z = -2 - 0.1 x - 0.05 y.
     plane = np.array([-0.05, -1.0, 0.1, 2.0])
-    plane[0] = -0.05
     cars = row_of_cars(3)
     sampler = ObjectSampler(database(cars, ["Car"] * 3), ["Car"], only(3), 0)
     after = sampler.paste(EMPTY, 0, 0, Ground(plane, simple()))

@@ -19,7 +19,7 @@ Array = npt.NDArray[np.float64]
 _NEEDED = {"P2": (3, 4), "R0_rect": (3, 3), "Tr_velo_to_cam": (3, 4)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Calibration:
     """Matrices of the left colour camera, float64, named as in KITTI's development kit.
 

@@ -19,7 +19,7 @@ from slr_det.pointcloud.rotated import overlap_bev
 _TOUCH = 1e-4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ground:
     """Where the road of a frame is.
 
