@@ -13,7 +13,7 @@ from slr_det.data.kitti.labels import KittiObjects
 from slr_det.errors import ConfigError, DataError
 from slr_det.metrics import kitti_pairs
 from slr_det.metrics.kitti import MEASURES, evaluate
-from slr_det.metrics.kitti_rules import CLASSES
+from slr_det.metrics.kitti_rules import CLASSES, OVERLAPS, minimum_overlaps
 
 
 @pytest.mark.parametrize(
@@ -152,6 +152,10 @@ def test_orientation_is_left_out_where_the_first_detection_has_none() -> None:
     result = evaluate(truths, predictions)
     assert set(result) == {m for m in MEASURES if not m.startswith("aos")}
     assert result["bbox_R11"]["Car"]["easy"] == pytest.approx(100 / 11)
+
+
+def test_an_overlap_set_that_yaml_read_as_a_number_is_known() -> None:
+    assert minimum_overlaps(0.5) is OVERLAPS["0.5"]  # type: ignore[arg-type]
 
 
 # What is refused.
