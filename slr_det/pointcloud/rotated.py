@@ -41,7 +41,8 @@ def overlap_bev(a: Tensor, b: Tensor, *, memory: int = MEMORY) -> Tensor:
     """The area, seen from above, that each box of one set shares with each of another.
 
     The numbers are exact up to rounding (no margin, no epsilon), also for boxes that are equal, touch or lie inside
-    one another. A box with a number that is not finite, or without area, overlaps nothing; no result is ever NaN.
+    one another; boxes that are apart give 0. A box with a number that is not finite, or without area, overlaps
+    nothing. No result is ever NaN.
 
     Args:
         a: (N, 7) floats x, y, z, dx, dy, dz, heading.
@@ -198,7 +199,7 @@ def _overlap(a: Tensor, b: Tensor) -> Tensor:
     In the frame of ``a``, the shared area is the integral over x within ``a`` of the length that the vertical line at
     x has in both boxes: the upper boundary of ``b``, limited to the height of ``a``, less the lower one. Summed over
     the four edges of ``b``, in order, each one gives the width of its part within ``a`` times its mean limited height.
-    Nothing is sorted or decided, and all of it is continuous in the boxes, so rounding costs no more than rounding.
+    Nothing is sorted, and all of it is continuous in the boxes, so rounding costs no more than rounding.
     """
     ax, ay, a_cos, a_sin, a_x, a_y, a_area = a
     bx, by, b_cos, b_sin, b_x, b_y, b_area = b
@@ -226,7 +227,27 @@ def _overlap(a: Tensor, b: Tensor) -> Tensor:
     twice_mean = begin.add_(end).sub_(inner_sum).mul_(share).add_(inner_sum)
 
     area = (inner[:4] - inner[1:]).mul_(twice_mean).sum(0).div_(2)
+    area = torch.where(_depth(u, v, cos, sin, a_x, a_y, b_x, b_y) > 0, area, 0)
     return torch.minimum(area.nan_to_num_(0.0).clamp_min_(0), torch.minimum(a_area, b_area))
+
+
+def _depth(
+    u: Tensor, v: Tensor, cos: Tensor, sin: Tensor, a_x: Tensor, a_y: Tensor, b_x: Tensor, b_y: Tensor
+) -> Tensor:
+    """How far pairs of boxes would have to move along a side of one of them to be apart; not positive where they are.
+
+    Two rectangles are apart where they are so along one of these four directions (the separating axis theorem). Such
+    boxes then share exactly nothing, not what rounding leaves of a sum.
+    """
+    abs_cos, abs_sin = cos.abs(), sin.abs()
+    sides = (
+        (a_x, abs_cos * b_x, abs_sin * b_y, u),
+        (a_y, abs_sin * b_x, abs_cos * b_y, v),
+        (b_x, abs_cos * a_x, abs_sin * a_y, u * cos + v * sin),
+        (b_y, abs_sin * a_x, abs_cos * a_y, v * cos - u * sin),
+    )
+    depths = [x_part.add_(y_part).add_(own).sub_(between.abs()) for own, x_part, y_part, between in sides]
+    return torch.stack(depths).amin(0)
 
 
 def _ring(centre: Tensor, length: Tensor, width: Tensor) -> Tensor:
