@@ -18,6 +18,14 @@ from slr_det.errors import ConfigError
 from slr_det_adapters.openpcdet import configs, kitti
 from slr_det_adapters.openpcdet.inject import Checkout, use_checkout
 
+_REMARKS = (
+    r".*torch\.cuda\.amp",
+    r".*pin_memory",
+    r".*lr_scheduler\.step",
+    r"torch\.meshgrid",
+    r"\s*The keyword argument .parallel=True.",
+)
+
 
 def device_of(word: str) -> torch.device:
     """The device that a user named: empty for the GPU where there is one, ``cpu``, or the number of a GPU."""
@@ -43,13 +51,7 @@ def device_of(word: str) -> torch.device:
 def opened(upstream: str | Path, device: torch.device) -> Iterator[Checkout]:
     """OpenPCDet on a device, without its and torch's remarks on old names."""
     with use_checkout(upstream, device) as checkout, warnings.catch_warnings():
-        for message in (
-            r".*torch\.cuda\.amp",
-            r".*pin_memory",
-            r".*lr_scheduler\.step",
-            r"torch\.meshgrid",
-            r"\s*The keyword argument .parallel=True.",
-        ):
+        for message in _REMARKS:
             warnings.filterwarnings("ignore", message=message)
         warnings.filterwarnings("ignore", category=FutureWarning)
         with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
