@@ -16,7 +16,7 @@ from slr_det.data.kitti_world.solids import Array, Material, Solid, Triple
 
 SENSOR_HEIGHT = 1.73
 #: Corners of every object lie between these in x, and their centres within this of y = 0.
-NEAREST, FARTHEST, WIDEST = 2.0, 42.0, 20.0
+NEAREST, FARTHEST, WIDEST = 2.0, 39.0, 19.0
 #: Nothing stands in the lane before the sensor nearer than this, where it would hide the whole scene.
 CLEAR = 8.0
 #: Free space between the boxes of any two bodies.
@@ -35,6 +35,17 @@ _KERB = 6.7  # from its middle to the verge
 _EDGE = math.radians(40)  # about where the camera's view ends
 #: Least and greatest numbers of each kind in a frame.
 _COUNTS = {"Car": (5, 12), "Pedestrian": (0, 6), "Cyclist": (0, 4)}
+#: Shares of the kinds of clutter.
+_CLUTTER = {
+    "wall": 0.2,
+    "hedge": 0.1,
+    "bush": 0.2,
+    "tree": 0.14,
+    "pole": 0.1,
+    "post": 0.1,
+    "sign": 0.06,
+    "bin": 0.1,
+}
 _TRIES = 30
 _LANE = np.array([CLEAR / 2, 0.0, 0.0, CLEAR, 3.4, 0.0, 0.0])
 
@@ -92,10 +103,7 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     for name, (least, most) in _COUNTS.items():
         for _ in range(int(rng.integers(least, most + 1))):
             _add_object(rng, ground, name, bodies)
-    kinds = ["wall", "hedge", "bush", "tree", "pole", "post", "sign", "bin"]
-    for kind in rng.choice(
-        kinds, size=int(rng.integers(10, 20)), p=[0.2, 0.1, 0.2, 0.14, 0.1, 0.1, 0.06, 0.1]
-    ):
+    for kind in rng.choice(list(_CLUTTER), size=int(rng.integers(10, 20)), p=list(_CLUTTER.values())):
         _add_clutter(rng, ground, str(kind), bodies)
     return Scene(ground, tuple(bodies))
 
@@ -137,7 +145,7 @@ def _add_object(rng: np.random.Generator, ground: Ground, name: str, bodies: lis
 
 def _on_the_street(rng: np.random.Generator, ground: Ground, name: str) -> Triple:
     """x, y and heading of traffic, of what is parked, of who walks beside the street, and of a few who cross it."""
-    along = float(rng.uniform(3, 42))
+    along = float(rng.uniform(3, 38))
     side = float(rng.choice([-1.0, 1.0]))
     wobble = float(rng.normal(0, 0.05))
     if rng.random() < 0.15:
@@ -158,7 +166,7 @@ def _on_the_street(rng: np.random.Generator, ground: Ground, name: str) -> Tripl
 
 
 def _in_the_open(rng: np.random.Generator) -> Triple:
-    x = float(rng.uniform(4, 41))
+    x = float(rng.uniform(4, 38))
     reach = min(WIDEST, x * math.tan(_EDGE))
     return x, float(rng.uniform(-reach, reach)), float(rng.uniform(-math.pi, math.pi))
 
@@ -166,7 +174,7 @@ def _in_the_open(rng: np.random.Generator) -> Triple:
 def _at_the_edge(rng: np.random.Generator) -> Triple:
     """A place that the border of the picture often cuts."""
     x = float(rng.uniform(3.5, 18))
-    angle = float(rng.choice([-1.0, 1.0])) * (_EDGE + float(rng.normal(0, 1.2)) / math.hypot(x, x))
+    angle = float(rng.choice([-1.0, 1.0])) * (_EDGE + float(rng.normal(0, 1.2)) * math.cos(_EDGE) / x)
     return x, x * math.tan(angle), float(rng.choice([0.0, math.pi])) + float(rng.normal(0, 0.3))
 
 
