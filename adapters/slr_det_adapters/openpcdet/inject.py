@@ -168,8 +168,8 @@ def use_checkout(path: str | Path = "", device: str | torch.device = "") -> Iter
 def _require(root: Path) -> None:
     if not root.is_dir():
         raise ConfigError(
-            f"upstream={root}: no such folder; give a checkout of OpenPCDet as upstream=DIR or in ${VARIABLE}, or run: "
-            f"git submodule update --init {DEFAULT}"
+            f"{root}: no such folder, expected a checkout of OpenPCDet; set {VARIABLE} to one, give upstream=DIR (and "
+            f"the configuration by its whole path), or run: git submodule update --init {DEFAULT}"
         )
     for part in ("pcdet/__init__.py", "tools/train_utils/train_utils.py"):
         if not (root / part).is_file():

@@ -43,14 +43,14 @@ def prepare(data: str, workdir: Path) -> Path:
     """
     folder = KittiFolder.open(data)
     listed = {split: folder.split(split) for split in SPLITS}
-    labelled = _labelled(folder, sorted({frame for frames in listed.values() for frame in frames}))
+    every = sorted({frame for frames in listed.values() for frame in frames})
+    labelled = _labelled(folder, every)
     splits = {split: [frame for frame in frames if frame in labelled] for split, frames in listed.items()}
     for split, frames in splits.items():
         if not frames:
             raise DataError(f"{folder.frames}: no frame of the split '{split}' has a label; check label_2")
-    left_out = sum(len(frames) for frames in listed.values()) - sum(len(frames) for frames in splits.values())
-    if left_out:
-        _LOG.warning("%s: %d frames without a label are left out", folder.frames, left_out)
+    if len(labelled) < len(every):
+        _LOG.warning("%s: %d frames without a label are left out", folder.frames, len(every) - len(labelled))
     identity = json.dumps([str(folder.frames.resolve()), splits]).encode()
     root = workdir / f"kitti-{hashlib.sha256(identity).hexdigest()[:12]}"
     for split, frames in splits.items():
