@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from slr_det.data.kitti.database import ObjectDatabase, object_database
 from slr_det.data.kitti.dataset import Frame, KittiDataset
 from slr_det.data.kitti.frames import KittiFolder
+from slr_det.data.kitti.loading import FrameLoader
 from slr_det.data.kitti_world import world_dataset
 from slr_det.data.shapes import cache_dir
 from slr_det.errors import CheckpointError, ConfigError, DataError, nearest
@@ -116,7 +118,14 @@ def training_frames(
 
 
 def _database(data: KittiData) -> ObjectDatabase:
-    return object_database(data.folder, "train", cache_dir() / _CACHE)
+    """The objects to paste; of several processes the first collects them, the others read what it wrote."""
+    first = os.environ.get("RANK", "0") == "0"
+    if not first:
+        torch.distributed.barrier()
+    found = object_database(data.folder, "train", cache_dir() / _CACHE)
+    if first and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+    return found
 
 
 def plain_frames(
@@ -175,9 +184,9 @@ def loader(
     training: bool,
     sampler: Any = None,
     drop_last: bool = False,
-) -> DataLoader[Batch]:
-    """Batches of frames."""
-    return DataLoader(
+) -> FrameLoader:
+    """Batches of frames; a file that is malformed is one line, whatever process reads it."""
+    return FrameLoader(
         frames,
         batch_size=arguments.batch,
         sampler=sampler,

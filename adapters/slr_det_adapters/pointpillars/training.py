@@ -11,6 +11,7 @@ from mmengine.dataset import DefaultSampler
 from mmengine.dist import get_world_size
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from slr_det.adapter import TrainJob
 from slr_det_adapters.mmengine.phases import MetaHook, place_of, train_phase, usual_hooks
@@ -47,6 +48,9 @@ def run(job: TrainJob, resume: bool, *, distributed: bool = False) -> None:
     data = open_data(job.data)
     torch.manual_seed(job.seed)
     net = _starting_model(job, data)
+    for module in net.modules():
+        if isinstance(module, _BatchNorm):
+            module.momentum = arguments.bn_momentum
     if arguments.channels_last:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     # What the processes take together is one batch.
