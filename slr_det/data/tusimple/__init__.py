@@ -1,0 +1,1 @@
+"""TuSimple lane detection: its files, its frames, and what training needs of them."""
