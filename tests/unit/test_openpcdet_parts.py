@@ -16,7 +16,7 @@ from slr_det.errors import CheckpointError, ConfigError, DataError, MissingExtra
 from slr_det.pointcloud.rotated import iou_bev, overlap_bev
 from slr_det_adapters.openpcdet import building, checkpoints, configs, inject, kitti, ops, substitutes
 from slr_det_adapters.openpcdet.arguments import Arguments
-from slr_det_adapters.openpcdet.evaluation import common_form
+from slr_det_adapters.openpcdet.evaluation import common_form, standard
 
 CONFIG: dict[str, Any] = {
     "CLASS_NAMES": ["Car"],
@@ -277,14 +277,35 @@ def test_stand_ins_are_gone_after_the_import() -> None:
 
 
 def test_metrics_are_fractions_and_means_over_classes() -> None:
-    table = {
-        "Car": {"easy": 90.0, "moderate": 80.0, "hard": 70.0},
-        "Cyclist": {"easy": 50.0, "moderate": 0.0, "hard": 10.0},
+    tables = {
+        "3d_R40": {
+            "Car": {"easy": 90.0, "moderate": 80.0, "hard": 70.0},
+            "Cyclist": {"easy": 50.0, "moderate": 0.0, "hard": 10.0},
+        },
+        "bev_R40": {
+            "Car": {"easy": 99.0, "moderate": 98.0, "hard": 97.0},
+            "Cyclist": {"easy": 1.0, "moderate": 2.0, "hard": 3.0},
+        },
     }
-    found = common_form(table, 12)
-    assert found["per_class"]["Car"] == {"easy": 0.9, "moderate": 0.8, "hard": 0.7}
+    found = common_form(tables, 12)
     assert (found["easy"], found["moderate"], found["hard"]) == pytest.approx((0.7, 0.4, 0.4))
+    assert (found["Car_moderate"], found["bev_R40_moderate"]) == pytest.approx((0.8, 0.5))
+    assert found["per_class"]["Car"]["moderate"] == 0.8
+    assert found["per_class"]["Cyclist"]["bev_R40_hard"] == 0.03
     assert found["frames"] == 12
+
+
+def test_its_dictionary_of_results_is_read_by_measure_and_class() -> None:
+    words = ("3d", "bev", "image")
+    levels = ("easy", "moderate", "hard")
+    found = {
+        f"Car_{w}/{level}_R40": 10.0 * i + k for i, w in enumerate(words) for k, level in enumerate(levels)
+    }
+    assert standard(found, ["Car"]) == {
+        "3d_R40": {"Car": {"easy": 0.0, "moderate": 1.0, "hard": 2.0}},
+        "bev_R40": {"Car": {"easy": 10.0, "moderate": 11.0, "hard": 12.0}},
+        "bbox_R40": {"Car": {"easy": 20.0, "moderate": 21.0, "hard": 22.0}},
+    }
 
 
 # -- a checkout that is not one ---------------------------------------------------------------------------

@@ -20,21 +20,24 @@ from slr_det.adapter import EvalJob, TrainJob
 from slr_det.data.kitti.labels import KittiObjects
 from slr_det.masks import recalibrate_batchnorm
 from slr_det.metrics import kitti as ours
-from slr_det.metrics.kitti_rules import OVERLAPS
+from slr_det.metrics.kitti_rules import DIFFICULTIES, OVERLAPS
 from slr_det_adapters.openpcdet import building, checkpoints, configs
 from slr_det_adapters.openpcdet.arguments import Arguments
 from slr_det_adapters.openpcdet.inject import Checkout
 
-DIFFICULTIES = ("easy", "moderate", "hard")
+#: The measure whose scores go by the difficulty alone.
+HEADLINE = "3d_R40"
 _EVALUATOR = "pcdet.datasets.kitti.kitti_object_eval_python.eval"
 #: The kinds of box of a row of its table of overlaps, and its order of classes.
 _KINDS = ("bbox", "bev", "3d")
 _CLASSES = ("Car", "Pedestrian", "Cyclist", "Van", "Person_sitting", "Truck")
+#: AP in percent by measure, class and difficulty.
+Tables = dict[str, dict[str, dict[str, float]]]
 _LOG = logging.getLogger(__name__)
 
 
 def evaluate_checkpoint(job: EvalJob) -> dict[str, Any]:
-    """AP in 3D at 40 recall levels, as fractions of 1, overall and by class.
+    """AP at 40 recall levels in the form of :func:`common_form`.
 
     Predictions come from OpenPCDet's ``eval_one_epoch``. They are scored by its own KITTI evaluation where numba is
     installed, and by :mod:`slr_det.metrics.kitti` where it is not, which a warning says.
@@ -66,26 +69,36 @@ def evaluate_checkpoint(job: EvalJob) -> dict[str, Any]:
                 dist_test=False,
                 result_dir=Path(scratch),
             )
-    return common_form(scores.table, len(batches.dataset))
+    return common_form(scores.tables, len(batches.dataset))
 
 
-def common_form(table: Mapping[str, Mapping[str, float]], frames: int) -> dict[str, Any]:
-    """Metrics of a report from AP in percent by class and difficulty."""
-    per_class = {
-        name: {level: float(values[level]) / 100 for level in DIFFICULTIES} for name, values in table.items()
-    }
-    means = {
-        level: sum(values[level] for values in per_class.values()) / max(len(per_class), 1)
-        for level in DIFFICULTIES
-    }
-    return {**means, "frames": frames, "per_class": per_class}
+def common_form(tables: Tables, frames: int) -> dict[str, Any]:
+    """Metrics of a report: fractions of 1, means over the classes, each class's own, and ``per_class``.
+
+    The 3D AP is called ``easy``, ``moderate``, ``hard``, the others by their measure: ``bev_R40_moderate``. A class's
+    own have its name in front: ``Car_moderate``.
+
+    Args:
+        tables: AP in percent by measure, class and difficulty; ``3d_R40`` is among the measures.
+        frames: How many frames were evaluated.
+    """
+    per_class: dict[str, dict[str, float]] = {name: {} for name in tables[HEADLINE]}
+    for measure, table in tables.items():
+        for name, values in table.items():
+            for level in DIFFICULTIES:
+                key = level if measure == HEADLINE else f"{measure}_{level}"
+                per_class[name][key] = float(values[level]) / 100
+    keys = list(next(iter(per_class.values())))
+    means = {key: sum(values[key] for values in per_class.values()) / len(per_class) for key in keys}
+    own = {f"{name}_{level}": values[level] for name, values in per_class.items() for level in DIFFICULTIES}
+    return {**means, **own, "frames": frames, "per_class": per_class}
 
 
 class Scores:
     """Stands in for a data set's ``evaluation`` and keeps what it found.
 
     Attributes:
-        table: AP in 3D at 40 recall levels in percent, by class and difficulty.
+        tables: AP at 40 recall levels in percent, by measure, class and difficulty.
     """
 
     def __init__(self, dataset: Any, overlap: str, checkout: Checkout) -> None:
@@ -93,7 +106,7 @@ class Scores:
         self._own = dataset.evaluation
         self._overlap = overlap
         self._checkout = checkout
-        self.table: dict[str, dict[str, float]] = {}
+        self.tables: Tables = {}
 
     def __call__(
         self, detections: Sequence[Mapping[str, Any]], classes: Sequence[str], **others: Any
@@ -104,49 +117,59 @@ class Scores:
                 "numba is not installed, which OpenPCDet's evaluation needs; slr_det's evaluates instead "
                 "(for OpenPCDet's own run: uv pip install numba)"
             )
-            self.table = self._ours(detections, classes)
+            self.tables = self.ours(detections, classes)
         elif self._overlap == "standard":
             text, found = self._own(list(detections), list(classes), **others)
-            self.table = {
-                name: {level: float(found[f"{name}_3d/{level}_R40"]) for level in DIFFICULTIES}
-                for name in classes
-            }
+            self.tables = standard(found, classes)
             return text, found
         else:
-            self.table = self._own_at(detections, classes)
+            self.tables = self.own_at(detections, classes)
         lines = [
             f"{name} 3d AP_R40 ({self._overlap}): "
             + ", ".join(f"{values[level]:.4f}" for level in DIFFICULTIES)
-            for name, values in self.table.items()
+            for name, values in self.tables[HEADLINE].items()
         ]
         return "\n".join(lines), {}
 
-    def _own_at(
-        self, detections: Sequence[Mapping[str, Any]], classes: Sequence[str]
-    ) -> dict[str, dict[str, float]]:
-        """OpenPCDet's evaluation at other overlaps than the two that it knows by itself."""
+    def own_at(self, detections: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> Tables:
+        """OpenPCDet's evaluation at any overlaps; by itself it knows two sets and returns one."""
         codes = [_CLASSES.index(name) for name in classes]
         least = np.array([[[OVERLAPS[self._overlap][kind][name] for name in classes] for kind in _KINDS]])
         found = self._checkout.seam(_EVALUATOR, "do_eval")(
             self._truths(), list(detections), codes, least, compute_aos=False
         )
-        in_3d_at_40 = found[
-            6
-        ]  # (class, difficulty, overlap); the order is bbox, bev, 3d, aos, then those at 40
+        # bbox, bev, 3d and aos at 11 levels, then at 40; each (class, difficulty, overlap).
+        at_40 = dict(zip(_KINDS, found[4:7], strict=True))
         return {
-            name: dict(zip(DIFFICULTIES, map(float, in_3d_at_40[row, :, 0]), strict=True))
-            for row, name in enumerate(classes)
+            f"{kind}_R40": {
+                name: dict(zip(DIFFICULTIES, map(float, at_40[kind][row, :, 0]), strict=True))
+                for row, name in enumerate(classes)
+            }
+            for kind in reversed(_KINDS)
         }
 
-    def _ours(
-        self, detections: Sequence[Mapping[str, Any]], classes: Sequence[str]
-    ) -> dict[str, dict[str, float]]:
+    def ours(self, detections: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> Tables:
+        """The evaluation of slr_det."""
         truths = [_objects(truth, scored=False) for truth in self._truths()]
         found = [_objects(detection, scored=True) for detection in detections]
-        return ours.evaluate(truths, found, list(classes), self._overlap)["3d_R40"]
+        result = ours.evaluate(truths, found, list(classes), self._overlap)
+        return {measure: table for measure, table in result.items() if measure.endswith("_R40")}
 
     def _truths(self) -> list[dict[str, Any]]:
         return [info["annos"] for info in self._dataset.kitti_infos]
+
+
+def standard(found: Mapping[str, float], classes: Sequence[str]) -> Tables:
+    """OpenPCDet's dictionary, ``{"Car_3d/easy_R40": 90.1, ...}``, as tables; ``image`` is its word for ``bbox``."""
+    kinds = {"3d": "3d", "bev": "bev", "bbox": "image", "aos": "aos"}
+    return {
+        f"{kind}_R40": {
+            name: {level: float(found[f"{name}_{word}/{level}_R40"]) for level in DIFFICULTIES}
+            for name in classes
+        }
+        for kind, word in kinds.items()
+        if f"{classes[0]}_{word}/easy_R40" in found
+    }
 
 
 def _objects(annotations: Mapping[str, Any], *, scored: bool) -> KittiObjects:
