@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -151,15 +151,15 @@ def test_wrong_settings_are_refused_with_spconv_as_without() -> None:
 
 
 @pytest.mark.parametrize("way", [voxelize, adapter.voxelize], ids=["torch", "spconv"])
-def test_120_thousand_points_take_20_ms_on_one_core(way: type[voxelize]) -> None:
-    """Measured: 6 ms with torch alone, 3 to 5 ms with spconv; the best of many runs, since tests share the machine."""
+def test_120_thousand_points_take_20_ms_on_one_core(way: Callable[..., Voxels]) -> None:
+    """Measured: 6 ms with torch alone, 3 to 5 ms with spconv. The core's time counts, since tests share the machine."""
     cloud, threads = spinning_scan(120_000), torch.get_num_threads()
     torch.set_num_threads(1)
     best = float("inf")
     for _ in range(20):
-        began = time.perf_counter()
+        began = time.thread_time()
         way(cloud, PILLAR, RANGE, 32, 40_000)
-        best = min(best, time.perf_counter() - began)
+        best = min(best, time.thread_time() - began)
     torch.set_num_threads(threads)
     assert best < 0.02
 
