@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from slr_det.pointcloud.boxes import in_range, nearest_bev_iou, points_in_boxes, wrap_angle
 from slr_det.pointcloud.nms import rotated_nms
-from slr_det.pointcloud.rotated import bev_corners, iou_3d, iou_bev, overlap_bev
+from slr_det.pointcloud.rotated import bev_corners, iou_3d, iou_bev, overlap_bev, overlap_bev_pairs
 from slr_det.pointcloud.voxels import Voxels, grid_size, voxelize
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "iou_bev",
     "nearest_bev_iou",
     "overlap_bev",
+    "overlap_bev_pairs",
     "points_in_boxes",
     "rotated_nms",
     "voxelize",

@@ -15,7 +15,7 @@ MEMORY = 512 << 20
 _CPU_PAIRS = 1 << 14
 #: Pairs tested at once, by their circles, on a CPU.
 _CPU_TESTED = 1 << 20
-#: Bytes that a pair needs while it is computed, per byte of its number format (counted: about 70), and while tested.
+#: Numbers that a pair needs at most while it is computed (about 70, and its indices), and while it is tested.
 _PAIR_NUMBERS = 96
 _TESTED_NUMBERS = 8
 
@@ -99,7 +99,7 @@ def overlap_bev_pairs(a: Tensor, b: Tensor, *, memory: int = MEMORY) -> Tensor:
     result = first.numbers.new_zeros(len(first))
     for start in range(0, len(first), pairs):
         part = slice(start, start + pairs)
-        result[part] = _shared(first[part], second[part])
+        result[part] = _overlap(first.numbers[:, part], second.numbers[:, part])
     return result
 
 
@@ -177,12 +177,6 @@ def _matrix(a: Tensor, b: Tensor, memory: int, finish: Callable[[slice, Tensor],
             rows = slice(start, start + height)
             finish(rows, result[rows])
     return result
-
-
-def _shared(a: Footprints, b: Footprints) -> Tensor:
-    """(K,) areas that the k-th footprints share, never NaN and never more than either has."""
-    shared = _overlap(a.numbers, b.numbers).nan_to_num_(0.0).clamp_min_(0)
-    return torch.minimum(shared, torch.minimum(a.areas, b.areas))
 
 
 def _circles_meet(a: Footprints, b: Footprints) -> Tensor:

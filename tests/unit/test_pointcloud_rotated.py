@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from slr_det.pointcloud import bev_corners, iou_3d, iou_bev, overlap_bev
+from slr_det.pointcloud import bev_corners, iou_3d, iou_bev, overlap_bev, overlap_bev_pairs
 from slr_det.pointcloud.rotated import MEMORY, Footprints, meeting_overlaps
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -192,6 +192,16 @@ def test_little_memory_gives_the_same_numbers(device: str) -> None:
     a, b = random_boxes(130, 9).to(device), random_boxes(70, 10).to(device)
     for measure in (overlap_bev, iou_bev, iou_3d):
         assert torch.equal(measure(a, b, memory=1), measure(a, b))
+
+
+def test_pairs_share_what_the_diagonal_says(device: str) -> None:
+    hopeless = torch.tensor(HOPELESS, dtype=torch.float64)
+    a = torch.cat([random_boxes(3000, 16), hopeless]).to(device)
+    b = torch.cat([random_boxes(3000, 17), hopeless]).to(device)
+    found = overlap_bev_pairs(a, b, memory=1)
+    assert (found[:3000] > 0).sum() > 200 and (found[3000:] == 0).all()
+    torch.testing.assert_close(found, overlap_bev(a, b).diagonal(), atol=1e-12, rtol=0)
+    assert overlap_bev_pairs(a[:0], b[:0]).shape == (0,)
 
 
 def test_pairs_come_in_chunks_and_each_once() -> None:
