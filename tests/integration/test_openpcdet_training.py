@@ -141,6 +141,15 @@ def test_two_epochs_under_slr_then_hard_pruning_and_its_own_evaluation(make: Mak
     for level in ("easy", "moderate", "hard"):
         assert metrics[level] == pytest.approx(sum(v[level] for v in metrics["per_class"].values()) / 3)
 
+    pictures = adapter.illustrate(
+        {"dense": job.model, "slr": str(pruned)},
+        EvalJob(job.model, job.data, job.args, "cpu"),
+        tmp_path / "pictures",
+    )
+    assert len(pictures) == 2 and all(
+        (tmp_path / "pictures" / p.file).stat().st_size > 10_000 for p in pictures
+    )
+
     target = tmp_path / "recalibrated.pt"
     adapter.recalibrate(str(pruned), target, job)
     recalibrated = torch.load(target, weights_only=True)["model_state"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from slr_det.adapter import EvalJob, ModelInfo, TrainJob
+from slr_det.adapter import EvalJob, ModelInfo, Picture, TrainJob
 from slr_det.errors import CheckpointError, ConfigError
 from slr_det_adapters.openpcdet import checkpoints
 from slr_det_adapters.openpcdet.arguments import Arguments
@@ -131,6 +131,12 @@ class OpenPCDetAdapter:
         from slr_det_adapters.openpcdet.evaluation import recalibrate_checkpoint
 
         recalibrate_checkpoint(source, target, job)
+
+    def illustrate(self, models: Mapping[str, str], job: EvalJob, folder: Path) -> list[Picture]:
+        """Scans from above with true and predicted boxes, one panel per model."""
+        from slr_det_adapters.openpcdet.pictures import illustrate
+
+        return illustrate(models, job, folder)
 
     def _built(self, model: str, weights: str, target: Path | None) -> ModelInfo:
         """Build a configuration's model on the CPU, and write it to ``target`` where there is one."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,9 +18,9 @@ from tqdm import tqdm
 from slr_det.adapter import EvalJob, TrainJob
 from slr_det.data.kitti.labels import KittiObjects
 from slr_det.masks import recalibrate_batchnorm
-from slr_det.metrics import kitti as ours
+from slr_det.metrics.kitti import evaluate
 from slr_det.metrics.kitti_rules import DIFFICULTIES, OVERLAPS
-from slr_det_adapters.openpcdet import building, checkpoints, configs
+from slr_det_adapters.openpcdet import building, checkpoints, configs, kitti
 from slr_det_adapters.openpcdet.arguments import Arguments
 from slr_det_adapters.openpcdet.inject import Checkout
 
@@ -33,7 +32,6 @@ _KINDS = ("bbox", "bev", "3d")
 _CLASSES = ("Car", "Pedestrian", "Cyclist", "Van", "Person_sitting", "Truck")
 #: AP in percent by measure, class and difficulty.
 Tables = dict[str, dict[str, dict[str, float]]]
-_LOG = logging.getLogger(__name__)
 
 
 def evaluate_checkpoint(job: EvalJob) -> dict[str, Any]:
@@ -113,7 +111,7 @@ class Scores:
     ) -> tuple[str, dict[str, float]]:
         """Score detections, as OpenPCDet hands them over; its log text and its dictionary of results."""
         if importlib.util.find_spec("numba") is None:
-            _LOG.warning(
+            kitti.warn_once(
                 "numba is not installed, which OpenPCDet's evaluation needs; slr_det's evaluates instead "
                 "(for OpenPCDet's own run: uv pip install numba)"
             )
@@ -152,7 +150,7 @@ class Scores:
         """The evaluation of slr_det."""
         truths = [_objects(truth, scored=False) for truth in self._truths()]
         found = [_objects(detection, scored=True) for detection in detections]
-        result = ours.evaluate(truths, found, list(classes), self._overlap)
+        result = evaluate(truths, found, list(classes), self._overlap)
         return {measure: table for measure, table in result.items() if measure.endswith("_R40")}
 
     def _truths(self) -> list[dict[str, Any]]:

@@ -144,13 +144,11 @@ def adjust(config: Any, root: Path) -> None:
     for entry in config.DATA_CONFIG.DATA_AUGMENTOR.AUG_CONFIG_LIST:
         if entry.NAME == "gt_sampling" and entry.get("USE_ROAD_PLANE", False):
             entry.USE_ROAD_PLANE = False
-            _LOG.warning(
-                "%s has no planes/: sampled objects keep the height that they had", root / "training"
-            )
+            warn_once(f"{root / 'training'} has no planes/: sampled objects keep the height that they had")
 
 
 @cache
-def _warn(sentence: str) -> None:
+def warn_once(sentence: str) -> None:
     """Once per process: each phase of a run meets the same data."""
     _LOG.warning(sentence)
 
@@ -166,7 +164,7 @@ def drop_empty_groups(dataset: Any, checkout: Checkout) -> None:
     for sampler in samplers(dataset, checkout):
         for name in [name for name in sampler.sample_groups if not sampler.db_infos[name]]:
             del sampler.sample_groups[name]
-            _warn(
+            warn_once(
                 f"{dataset.root_path}: no object of class {name} has enough points: none is sampled into frames"
             )
 
