@@ -195,7 +195,7 @@ def test_little_memory_gives_the_same_numbers(device: str) -> None:
 
 
 def test_pairs_share_what_the_diagonal_says(device: str) -> None:
-    hopeless = torch.tensor(HOPELESS, dtype=torch.float64)
+    hopeless = torch.tensor(HOPELESS[:7], dtype=torch.float64)  # the larger ones are finite in this type
     a = torch.cat([random_boxes(3000, 16), hopeless]).to(device)
     b = torch.cat([random_boxes(3000, 17), hopeless]).to(device)
     found = overlap_bev_pairs(a, b, memory=1)
