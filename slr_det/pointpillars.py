@@ -21,8 +21,8 @@ EPILOG = f"""examples:
       what would be kept of which layer, before anything is trained
   {MODULE} model=pointpillars weights=pointpillar.pth data=/path/to/kitti --compression 9.449x
       from a checkpoint of OpenPCDet's; model=FILE.pt takes one of slr_det itself
-  {MODULE} --backend openpcdet upstream=OpenPCDet model=pointpillar.pth cfg=pointpillar.yaml \\
-      data=/path/to/kitti --compression 4.874x
+  {MODULE} --backend openpcdet upstream=OpenPCDet \\
+      model=cfgs/kitti_models/pointpillar.yaml weights=pointpillar.pth data=/path/to/kitti --compression 4.874x
       in your own checkout of OpenPCDet, by its own trainer
   {MODULE} --resume runs/NAME
   {MODULE} eval model=runs/NAME/pruned.pt data=/path/to/kitti --min moderate=0.6
