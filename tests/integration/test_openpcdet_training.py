@@ -6,6 +6,9 @@ The network and its range are small, so that an epoch takes a second; one test h
 from __future__ import annotations
 
 import logging
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -441,6 +444,39 @@ def test_what_it_cannot_serve_is_refused_before_anything_starts(make: Make, tmp_
     with pytest.raises(ConfigError, match="no 'MODEL.VFE.NUM_FILTER'.*NUM_FILTERS"):
         adapter.train(replace(job, args={**job.args, "set": {"MODEL.VFE.NUM_FILTER": [8]}}), resume=True)
     assert not (tmp_path / "train" / "ckpt").exists()
+
+
+COMPILED = """
+import sys, torch
+from slr_det_adapters.openpcdet.inject import use_checkout
+name = "pcdet.ops.iou3d_nms.iou3d_nms_cuda"
+with use_checkout(sys.argv[1], "cpu") as checkout:
+    import pcdet
+    from pcdet.ops.iou3d_nms import iou3d_nms_utils as users
+    box = torch.tensor([[0.0, 0, 0, 2, 2, 2, 0]])
+    print(pcdet.__version__.startswith("9.9"), sorted(checkout.compiled), float(users.boxes_iou_bev(box, box)))
+    print(users.nms_gpu(box, torch.ones(1), 0.5)[0].tolist(), sys.modules[name].NAME)
+print(users.iou3d_nms_cuda.NAME, torch.zeros(1).cuda.__name__)
+"""
+
+
+def test_what_was_compiled_is_used_and_on_a_cpu_ours_serves(openpcdet: Path, tmp_path: Path) -> None:
+    """A copy of the checkout with a version file and one extension, which stands in for a compiled one."""
+    copy = tmp_path / "OpenPCDet"
+    for part in ("pcdet", "tools"):
+        shutil.copytree(openpcdet / part, copy / part)
+    (copy / "pcdet" / "version.py").write_text("__version__ = '9.9'\n")
+    (copy / "pcdet" / "ops" / "iou3d_nms" / "iou3d_nms_cuda.py").write_text("NAME = 'compiled'\n")
+    run = subprocess.run(
+        [sys.executable, "-c", COMPILED, str(copy)], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.stdout.splitlines()[-3:] == [
+        "True ['iou3d_nms.iou3d_nms_cuda'] 1.0",
+        "[0] compiled",
+        "compiled cuda",
+    ]
+    assert not list(copy.rglob("__pycache__"))
 
 
 def test_the_whole_grid_trains_with_workers(checkout: Path, data: Path, tmp_path: Path) -> None:

@@ -348,3 +348,18 @@ def test_a_checkout_with_other_modules_or_missing_packages_is_one_line(
             inject.import_checkout(tmp_path)
         assert "pcdet" not in sys.modules and sys.path == path and sys.meta_path == finders
     assert not list(tmp_path.rglob("__pycache__"))
+
+
+def test_a_function_that_moved_or_changed_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout = inject.Checkout(tmp_path, frozenset())
+    monkeypatch.setitem(sys.modules, "moved", substitutes.module("moved", add=lambda a, b=2: a + b))
+    assert checkout.call("moved", "add", a=1) == 3
+    assert checkout.call("moved", "add", a=1, b=5, unknown_here=0) == 6
+    with pytest.raises(ConfigError, match=r"add of moved wants 'a'.*git -C"):
+        checkout.call("moved", "add", b=1)
+    with pytest.raises(ConfigError, match="no 'subtract' in moved"):
+        checkout.seam("moved", "subtract")
+    with pytest.raises(ConfigError, match="no 'x' in nobody_has_this"):
+        checkout.seam("nobody_has_this", "x")

@@ -23,6 +23,7 @@ _REMARKS = (
     r".*pin_memory",
     r".*lr_scheduler\.step",
     r"torch\.meshgrid",
+    r"__array_wrap__",
     r"\s*The keyword argument .parallel=True.",
 )
 
@@ -63,8 +64,13 @@ def network(config: Mapping[str, Any], checkout: Checkout, device: torch.device)
     ready = configs.live(config, checkout)
     template = checkout.seam("pcdet.datasets", "DatasetTemplate")
     described = template(ready.DATA_CONFIG, ready.CLASS_NAMES, training=False, root_path=Path())
-    build = checkout.seam("pcdet.models", "build_network")
-    model: nn.Module = build(model_cfg=ready.MODEL, num_class=len(ready.CLASS_NAMES), dataset=described)
+    model: nn.Module = checkout.call(
+        "pcdet.models",
+        "build_network",
+        model_cfg=ready.MODEL,
+        num_class=len(ready.CLASS_NAMES),
+        dataset=described,
+    )
     return model.to(device)
 
 
@@ -75,7 +81,9 @@ def loader(
     kitti.complete(root, ready, checkout)
     if training:
         kitti.adjust(ready, root)
-    dataset, batches, _ = checkout.seam("pcdet.datasets", "build_dataloader")(
+    dataset, batches, _ = checkout.call(
+        "pcdet.datasets",
+        "build_dataloader",
         dataset_cfg=ready.DATA_CONFIG,
         class_names=ready.CLASS_NAMES,
         batch_size=ready.OPTIMIZATION.BATCH_SIZE_PER_GPU,

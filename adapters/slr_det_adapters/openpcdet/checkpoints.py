@@ -92,9 +92,9 @@ def read(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """A checkpoint that says how its model is built, and what it says; CheckpointError for any other."""
     content = read_any(path)
     card = content.get(KEY)
-    if not isinstance(card, dict):
+    if not isinstance(card, dict) or "config" not in card:  # OpenPCDet's own, or the embedded backend's
         raise CheckpointError(
-            f"{path}: holds OpenPCDet's weights, but not the configuration they belong to; give both: "
+            f"{path}: holds weights, but not the configuration they belong to; give both: "
             f"model=cfgs/kitti_models/pointpillar.yaml weights={path}"
         )
     if card.get("version") != VERSION:

@@ -55,15 +55,16 @@ def evaluate_checkpoint(job: EvalJob) -> dict[str, Any]:
         scores = Scores(batches.dataset, arguments.overlap, checkout)
         # Its own method, or one that gives the same table at other overlaps or without numba.
         batches.dataset.evaluation = scores
-        run = checkout.seam("eval_utils.eval_utils", "eval_one_epoch")
         with tempfile.TemporaryDirectory(prefix="slr-det-val-") as scratch, _bars(checkout, job.verbose):
-            run(
-                ready,
-                SimpleNamespace(save_to_file=False, infer_time=False),
-                model,
-                batches,
-                "last",
-                logger,
+            checkout.call(
+                "eval_utils.eval_utils",
+                "eval_one_epoch",
+                cfg=ready,
+                args=SimpleNamespace(save_to_file=False, infer_time=False),
+                model=model,
+                dataloader=batches,
+                epoch_id="last",
+                logger=logger,
                 dist_test=False,
                 result_dir=Path(scratch),
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
 import warnings
@@ -76,6 +77,25 @@ class Checkout:
             return getattr(found, name)
         except AttributeError:
             raise ConfigError(self._moved(module, name)) from None
+
+    def call(self, module: str, name: str, **given: Any) -> Any:
+        """Call one of its functions by keywords, without those that this version does not know.
+
+        Raises ConfigError where it has moved, or wants something that is not given.
+        """
+        function = self.seam(module, name)
+        known = inspect.signature(function).parameters
+        missing = [
+            key
+            for key, parameter in known.items()
+            if parameter.default is parameter.empty and key not in given
+        ]
+        if missing:
+            raise ConfigError(
+                f"{self.root}: {name} of {module} wants '{missing[0]}' in this version of OpenPCDet, which the adapter "
+                f"does not know; check out commit {WRITTEN_FOR}: git -C {self.root} checkout {WRITTEN_FOR}"
+            )
+        return function(**{key: value for key, value in given.items() if key in known})
 
     def _moved(self, module: str, name: str) -> str:
         return (

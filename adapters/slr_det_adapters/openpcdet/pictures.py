@@ -39,9 +39,14 @@ def illustrate(models: Mapping[str, str], job: EvalJob, folder: Path) -> list[Pi
             ).eval()
             checkpoints.load_into(nets[name], content["model_state"], models[name])
         place = checkout.seam("pcdet.models", "load_data_to_gpu")
-        looked_at = [frames[index] for index in range(min(len(frames), _LOOKED_AT))]
-        busiest = sorted(looked_at, key=lambda frame: len(frame["gt_boxes"]), reverse=True)[:_PICTURES]
         low_x, low_y, _, high_x, high_y, _ = ready.DATA_CONFIG.POINT_CLOUD_RANGE
+
+        def objects(frame: Mapping[str, Any]) -> int:
+            x, y = frame["gt_boxes"][:, 0], frame["gt_boxes"][:, 1]
+            return int(((x > low_x) & (x < high_x) & (y > low_y) & (y < high_y)).sum())
+
+        looked_at = [frames[index] for index in range(min(len(frames), _LOOKED_AT))]
+        busiest = sorted(looked_at, key=objects, reverse=True)[:_PICTURES]
         for frame in busiest:
             found = {}
             for name, net in nets.items():

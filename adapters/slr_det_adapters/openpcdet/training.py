@@ -125,8 +125,10 @@ class Phase:
         epoch, steps = self._restore(saved, optimizer)
         self._keep_zeros()
         self.model.train()
-        schedule, warmup = seam("train_utils.optimization", "build_scheduler")(
-            optimizer,
+        schedule, warmup = self.checkout.call(
+            "train_utils.optimization",
+            "build_scheduler",
+            optimizer=optimizer,
             total_iters_each_epoch=len(self.batches),
             total_epochs=job.epochs,
             last_epoch=-1,
@@ -139,10 +141,12 @@ class Phase:
             self.engine.start(self._fixed_objective)
         try:
             with self._seams(epoch):
-                seam(_MODULE, "train_model")(
-                    self.model,
-                    optimizer,
-                    self.batches,
+                self.checkout.call(
+                    _MODULE,
+                    "train_model",
+                    model=self.model,
+                    optimizer=optimizer,
+                    train_loader=self.batches,
                     model_func=self._with_penalty(seam("pcdet.models", "model_fn_decorator")()),
                     lr_scheduler=schedule,
                     optim_cfg=ready.OPTIMIZATION,
