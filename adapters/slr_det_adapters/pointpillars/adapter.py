@@ -74,7 +74,9 @@ class PointPillarsAdapter:
             raise ConfigError(
                 f"model={model} is a network without weights; give weights=FILE, or train it first with dense_epochs=N"
             )
-        net = checkpoints.built(model, weights, open_data(str(data)).classes)
+        classes = open_data(str(data)).classes
+        net = checkpoints.built(model, weights, classes)
+        checkpoints.require_order(weights, model, classes)
         checkpoints.write(target, net, "given")
         return str(target)
 

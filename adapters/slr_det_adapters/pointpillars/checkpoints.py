@@ -6,13 +6,16 @@ A checkpoint is ``{"model_state": ..., "epoch": ..., "it": ..., "optimizer_state
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from slr_det import __version__
 from slr_det.errors import CheckpointError, ConfigError, nearest
@@ -25,9 +28,11 @@ from slr_det_adapters.prefix import without_prefix
 SUFFIXES = (".pt", ".pth", ".ckpt")
 CONFIGS = (".yaml", ".yml")
 META = "pointpillars"
-# What rebuilds a number of numpy, whose module has moved between its versions.
+_SCALAR = np.float64(0).__reduce__()[0]
+# What rebuilds a number of numpy, under its names in numpy 1 and in numpy 2.
 _NUMBERS: list[Any] = [
-    np.float64(0).__reduce__()[0],
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
     np.dtype,
     np.dtypes.Float64DType,
     np.dtypes.Float32DType,
@@ -96,11 +101,8 @@ def read(path: str) -> PointPillars:
         CheckpointError: It is missing or damaged, or does not say which network its weights are of.
     """
     content = _content(path)
-    state = content.get("model_state", content.get("state_dict"))
     described = _described(content)
-    if not isinstance(state, Mapping):
-        raise CheckpointError(f"{path}: holds no model_state; expected a checkpoint of OpenPCDet or slr_det")
-    state = without_prefix(state)
+    state = _state(content, path)
     if described is not None:
         try:
             config = PointPillarsConfig.from_dict(described, path)
@@ -127,15 +129,36 @@ def built(model: str, weights: str, classes: tuple[str, ...] | None = None) -> P
     config = config_of(model)
     net = PointPillars(config if classes is None else for_classes(config, classes, model))
     if weights:
-        load_into(net, _weights(weights), weights)
+        load_into(net, _state(_content(weights), weights), weights)
     return net
 
 
-def _weights(path: str) -> Mapping[str, Any]:
-    content = _content(path)
+def require_order(weights: str, model: str, classes: tuple[str, ...]) -> None:
+    """Refuse weights whose outputs are of other classes than ``classes``, or of these in another order.
+
+    The shapes are the same, so nothing else would show it. A file of OpenPCDet's does not name its classes; they are
+    taken to be in the order of the network ``model``.
+
+    Raises:
+        CheckpointError: The classes differ.
+    """
+    described = _described(_content(weights))
+    if described is None:
+        own = tuple(name for name in config_of(model).classes if name in classes)
+    else:
+        own = PointPillarsConfig.from_dict(described, weights).classes
+    if own != classes:
+        raise CheckpointError(
+            f"weights={weights} are for {', '.join(own)} but the data are searched for {', '.join(classes)}; give "
+            f"data=FILE.yaml with 'path: FOLDER' and 'classes: [{', '.join(own)}]', or train with dense_epochs=N"
+        )
+
+
+def _state(content: Mapping[str, Any], path: str) -> dict[str, Tensor]:
+    """The weights under their upstream names; a file that is itself a state dict will do."""
     state = content.get("model_state", content.get("state_dict"))
-    if not isinstance(state, Mapping):
-        raise CheckpointError(f"{path}: holds no model_state; expected a checkpoint of OpenPCDet or slr_det")
+    if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        state = read_state_dict(path)
     return without_prefix(state)
 
 
@@ -150,8 +173,8 @@ def _described(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def _recognised(state: Mapping[str, Any], path: str) -> PointPillarsConfig:
     for config in PRESETS.values():
-        with torch.device("meta"):
-            own = PointPillars(config).state_dict()
+        # Not on the device "meta", where the first random draw imports torch's compiler: that takes seconds.
+        own = PointPillars(config).state_dict()
         if all(name in state and state[name].shape == tensor.shape for name, tensor in own.items()):
             return config
     raise CheckpointError(
@@ -161,13 +184,19 @@ def _recognised(state: Mapping[str, Any], path: str) -> PointPillarsConfig:
 
 
 def _content(path: str) -> dict[str, Any]:
-    """What is in the file. OpenPCDet's optimizer state holds numpy's numbers, which are harmless."""
-    try:
-        with torch.serialization.safe_globals(_NUMBERS):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:
-        content = None
+    """What is in the file. OpenPCDet's optimizer state may hold numpy's numbers, which are harmless."""
+    content = None
+    with suppress(Exception):
+        content = _load(path)
+    if content is None:
+        with suppress(Exception), torch.serialization.safe_globals(_NUMBERS):
+            content = _load(path)
     if not isinstance(content, dict):
         # The reader of weights says in one line what is wrong with the file, or that nothing is.
         return {"state_dict": read_state_dict(path)}
     return content
+
+
+def _load(path: str) -> Any:
+    # Torch's old format, which OpenPCDet writes, cannot be mapped.
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from slr_det.adapter import EvalJob, TrainJob
 from slr_det.data.kitti.boxes import to_objects
 from slr_det.data.kitti.labels import KittiObjects, write_objects
-from slr_det.errors import ConfigError
+from slr_det.errors import ConfigError, StorageError
 from slr_det.masks import recalibrate_batchnorm
 from slr_det.metrics.kitti import MEASURES, Result, evaluate
 from slr_det.metrics.kitti_rules import DIFFICULTIES
@@ -107,12 +107,23 @@ def evaluate_checkpoint(job: EvalJob) -> dict[str, Any]:
     data = open_data(job.data)
     net = at_work(job.model, job.device, arguments)
     require_fit(net.config, data, job.model, job.data)
+    folder = _made(arguments.predictions) if arguments.predictions else None
     found = detect(net, data, arguments, title="" if job.verbose else "evaluation")
-    if arguments.predictions:
-        folder = Path(arguments.predictions)
+    if folder is not None:
         for frame, objects in found.items():
             write_objects(folder / f"{frame}.txt", objects)
     return {**metrics_of(score(data, found, arguments.overlap)), "frames": len(found)}
+
+
+def _made(name: str) -> Path:
+    folder = Path(name).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"predictions={name}: cannot be made ({error.strerror or error}); choose another folder"
+        ) from error
+    return folder
 
 
 def at_work(model: str, device: str, arguments: Arguments) -> PointPillars:
