@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from slr_det.adapter import load_adapter
 from slr_det.errors import CheckpointError, ConfigError, DataError, MissingExtraError
 from slr_det.pointcloud.rotated import iou_bev, overlap_bev
 from slr_det_adapters.openpcdet import building, checkpoints, configs, inject, kitti, ops, substitutes
+from slr_det_adapters.openpcdet.adapter import UNSUPPORTED
 from slr_det_adapters.openpcdet.arguments import Arguments
 from slr_det_adapters.openpcdet.evaluation import common_form, standard
 
@@ -363,3 +366,19 @@ def test_a_function_that_moved_or_changed_is_one_line(
         checkout.seam("moved", "subtract")
     with pytest.raises(ConfigError, match="no 'x' in nobody_has_this"):
         checkout.seam("nobody_has_this", "x")
+
+
+def test_the_page_about_this_backend_lists_every_argument_with_its_default() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "openpcdet.md").read_text(encoding="utf-8")
+    table = page.split("## Arguments\n", 1)[1].split("\n## ", 1)[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \|([^|]*)\|", table, flags=re.MULTILINE))
+    arguments = Arguments()
+    assert list(rows) == [field.name for field in fields(Arguments)]
+    for name, shown in rows.items():
+        value = getattr(arguments, name)
+        assert shown.strip(" `") == (
+            "" if value in ("", {}) else f"{value:g}" if name == "lr" else str(value)
+        ), name
+    for name in UNSUPPORTED:
+        assert f"`{name.removesuffix('_temperature')}`" in page
+    assert inject.WRITTEN_FOR in page
