@@ -166,17 +166,17 @@ def test_two_epochs_under_slr_then_hard_pruning_and_its_own_evaluation(make: Mak
     )
 
 
-@pytest.mark.parametrize("method", ["slr", "admm"])
+@pytest.mark.parametrize(("method", "workers"), [("slr", 0), ("admm", 1)])
 def test_a_resumed_run_ends_in_the_same_bits(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, workers: int
 ) -> None:
     from slr_det_adapters.openpcdet.training import Phase
 
     adapter = load_adapter("openpcdet")
-    whole = make(tmp_path / "whole", method, epochs=3)
+    whole = make(tmp_path / "whole", method, epochs=3, args={"workers": workers})
     adapter.train(whole, resume=True)
 
-    stopped = make(tmp_path / "stopped", method, epochs=3)
+    stopped = make(tmp_path / "stopped", method, epochs=3, args={"workers": workers})
     show = Phase._show
 
     def stop_in_the_second_epoch(self: Phase, loss: torch.Tensor) -> None:

@@ -343,7 +343,11 @@ def test_a_checkout_with_other_modules_or_missing_packages_is_one_line(
             MissingExtraError,
             "needs the package 'nobody_has_this'.*uv pip install",
         ),
-        ("raise ImportError('undefined symbol: _ZN')\n", ConfigError, "undefined symbol.*rebuild"),
+        (
+            "raise ImportError('undefined symbol: _ZN')\n",
+            ConfigError,
+            "undefined symbol.*rebuild it for this torch",
+        ),
     ):
         (tmp_path / "pcdet" / "config.py").write_text(content)
         path, finders = list(sys.path), list(sys.meta_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing
 import random
 import warnings
 from collections.abc import Iterator, Mapping
@@ -30,11 +31,9 @@ _REMARKS = (
 
 def device_of(word: str) -> torch.device:
     """The device that a user named: empty for the GPU where there is one, ``cpu``, or the number of a GPU."""
-    if word in ("", "cuda"):
-        return torch.device("cuda:0" if torch.cuda.is_available() or word else "cpu")
-    if word == "cpu":
+    if word == "cpu" or (not word and not torch.cuda.is_available()):
         return torch.device("cpu")
-    number = word.removeprefix("cuda:")
+    number = word.removeprefix("cuda").removeprefix(":") or "0"
     if "," in number:
         raise ConfigError(
             f"device is '{word}', but this adapter drives OpenPCDet in one process; name one GPU, such as device=0"
@@ -78,6 +77,8 @@ def loader(
     ready: Any, root: Path, checkout: Checkout, *, training: bool, workers: int, logger: logging.Logger
 ) -> Any:
     """OpenPCDet's data loader over a folder of :func:`kitti.prepare`, and its data set."""
+    if workers and "fork" not in multiprocessing.get_all_start_methods():
+        raise ConfigError(f"workers is {workers}, but this system cannot fork processes; use workers=0")
     kitti.complete(root, ready, checkout)
     if training:
         kitti.adjust(ready, root)
@@ -94,6 +95,9 @@ def loader(
         logger=logger,
         training=training,
     )
+    if workers:
+        # A process that starts from nothing could not import the checkout.
+        batches.multiprocessing_context = "fork"
     if training:
         kitti.drop_empty_groups(dataset, checkout)
     return batches

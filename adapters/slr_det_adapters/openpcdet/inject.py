@@ -33,6 +33,7 @@ DEFAULT = "third_party/OpenPCDet"
 #: The commit that the names below were read in.
 WRITTEN_FOR = "8caccce"
 _VERSION = "0.6.0+unbuilt"
+_OPS = "pcdet.ops."
 _ARGO2 = "pcdet.datasets.argo2.argo2_dataset"
 _ROTATE_IOU = "pcdet.datasets.kitti.kitti_object_eval_python.rotate_iou"
 _MODULES = (
@@ -156,14 +157,11 @@ def import_checkout(path: str | Path = "") -> Checkout:
             raise _missing(root, error) from error
         if isinstance(error, ImportError):
             raise ConfigError(
-                f"{root}: OpenPCDet cannot be imported ({str(error).splitlines()[0]}); rebuild its extensions for this "
-                "torch, or delete them and ours are used"
+                f"{root}: OpenPCDet cannot be imported ({str(error).splitlines()[0]}); where that is one of its "
+                "extensions, rebuild it for this torch, or move it away and ours is used"
             ) from error
         raise
-    ours = finder.supplied
-    from slr_det_adapters.openpcdet.ops import REPLACED
-
-    _imported = Checkout(root, frozenset(REPLACED) - ours)
+    _imported = Checkout(root, finder.left_alone())
     return _imported
 
 
@@ -219,7 +217,7 @@ class _Fallback(MetaPathFinder, Loader):
 
         self.supplied: set[str] = set()
         self._makers: dict[str, Callable[[], ModuleType]] = {
-            f"pcdet.ops.{name}": (lambda name=name: ops.replacement(name))  # type: ignore[misc]
+            f"{_OPS}{name}": (lambda name=name: ops.replacement(name))  # type: ignore[misc]
             for name in ops.REPLACED
         }
         self._makers["pcdet.version"] = lambda: substitutes.module("pcdet.version", __version__=_VERSION)
@@ -229,8 +227,15 @@ class _Fallback(MetaPathFinder, Loader):
     ) -> ModuleSpec | None:
         if fullname not in self._makers:
             return None
-        self.supplied.add(fullname.removeprefix("pcdet.ops."))
+        self.supplied.add(fullname.removeprefix(_OPS))
         return ModuleSpec(fullname, self)
+
+    def left_alone(self) -> frozenset[str]:
+        """Names inside ``pcdet.ops`` of the compiled modules that the checkout itself had."""
+        imported = {
+            name.removeprefix(_OPS) for name in self._makers if name.startswith(_OPS) and name in sys.modules
+        }
+        return frozenset(imported - self.supplied)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return self._makers[spec.name]()
