@@ -446,6 +446,29 @@ def test_what_it_cannot_serve_is_refused_before_anything_starts(make: Make, tmp_
     assert not (tmp_path / "train" / "ckpt").exists()
 
 
+def test_frames_without_a_point_in_range_pass(make: Make, samples: Path, tmp_path: Path) -> None:
+    """Alone in a batch and beside others: skipped in training, and without detections in evaluation."""
+    import numpy as np
+
+    source, folder = samples / "kitti" / "training", tmp_path / "kitti" / "training"
+    for part, suffix in (("calib", ".txt"), ("label_2", ".txt"), ("velodyne", ".bin"), ("image_2", ".png")):
+        (folder / part).mkdir(parents=True)
+        for frame in ("000000", "000001", "000004"):
+            (folder / part / f"{frame}{suffix}").symlink_to(source / part / f"{frame}{suffix}")
+    for frame, cloud in (("000001", np.zeros((0, 4))), ("000004", np.full((5, 4), 500.0))):
+        (folder / "velodyne" / f"{frame}.bin").unlink()
+        cloud.astype("<f4").tofile(folder / "velodyne" / f"{frame}.bin")
+    adapter = load_adapter("openpcdet")
+    data = str(adapter.prepare_data(str(tmp_path / "kitti"), tmp_path / "data"))
+    job = replace(make(tmp_path / "train", args={"batch": 1}), data=data)
+    assert len(adapter.train(job, resume=True)) == 2
+    for batch in (1, 2):
+        args = {**job.args, "batch": batch}
+        metrics = adapter.evaluate(EvalJob(adapter.last(job.folder), data, args, "cpu"))
+        assert metrics["frames"] == 3
+    adapter.recalibrate(adapter.last(job.folder), tmp_path / "recalibrated.pt", job)
+
+
 COMPILED = """
 import sys, torch
 from slr_det_adapters.openpcdet.inject import use_checkout

@@ -98,6 +98,7 @@ def loader(
     if workers:
         # A process that starts from nothing could not import the checkout.
         batches.multiprocessing_context = "fork"
+    kitti.guard_empty_frames(dataset)
     if training:
         kitti.drop_empty_groups(dataset, checkout)
     return batches

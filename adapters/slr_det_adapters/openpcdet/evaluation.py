@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from slr_det_adapters.openpcdet.inject import Checkout
 
 #: The measure whose scores go by the difficulty alone.
 HEADLINE = "3d_R40"
+_EVALUATION = "eval_utils.eval_utils"
 _EVALUATOR = "pcdet.datasets.kitti.kitti_object_eval_python.eval"
 #: The kinds of box of a row of its table of overlaps, and its order of classes.
 _KINDS = ("bbox", "bev", "3d")
@@ -57,7 +59,7 @@ def evaluate_checkpoint(job: EvalJob) -> dict[str, Any]:
         batches.dataset.evaluation = scores
         with tempfile.TemporaryDirectory(prefix="slr-det-val-") as scratch, _bars(checkout, job.verbose):
             checkout.call(
-                "eval_utils.eval_utils",
+                _EVALUATION,
                 "eval_one_epoch",
                 cfg=ready,
                 args=SimpleNamespace(save_to_file=False, infer_time=False),
@@ -229,20 +231,16 @@ def _forward(model: nn.Module, batch: dict[str, Any]) -> Any:
     return batch
 
 
-class _bars:
-    """Without OpenPCDet's own progress bar, unless it is wanted."""
-
-    def __init__(self, checkout: Checkout, verbose: bool) -> None:
-        checkout.seam("eval_utils.eval_utils", "tqdm")
-        self._module: Any = sys.modules["eval_utils.eval_utils"]
-        self._verbose = verbose
-
-    def __enter__(self) -> None:
-        self._before = self._module.tqdm
-        if not self._verbose:
-            self._module.tqdm = SimpleNamespace(
-                tqdm=lambda *args, **options: tqdm(*args, **{**options, "desc": "evaluation", "leave": False})
-            )
-
-    def __exit__(self, *_: object) -> None:
-        self._module.tqdm = self._before
+@contextlib.contextmanager
+def _bars(checkout: Checkout, verbose: bool) -> Iterator[None]:
+    """A short progress bar in place of OpenPCDet's, unless its own is wanted."""
+    before = checkout.seam(_EVALUATION, "tqdm")
+    module: Any = sys.modules[_EVALUATION]
+    if not verbose:
+        module.tqdm = SimpleNamespace(
+            tqdm=lambda *args, **options: tqdm(*args, **{**options, "desc": "evaluation", "leave": False})
+        )
+    try:
+        yield
+    finally:
+        module.tqdm = before

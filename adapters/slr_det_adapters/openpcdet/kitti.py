@@ -153,6 +153,35 @@ def warn_once(sentence: str) -> None:
     _LOG.warning(sentence)
 
 
+def guard_empty_frames(dataset: Any) -> None:
+    """Let frames without a point in range pass, at which OpenPCDet stops: it counts a batch's frames by their pillars.
+
+    In training another frame takes the place, as OpenPCDet does for a frame without boxes. In evaluation the frame
+    gets two pillars of one point each, at the origin, which say nothing (of one, OpenPCDet loses a dimension).
+    """
+    inner = dataset.prepare_data
+
+    def prepare_data(data_dict: dict[str, Any]) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = inner(data_dict=data_dict)
+        except RecursionError:
+            raise DataError(
+                f"{dataset.root_path}: no frame has an object and a point in POINT_CLOUD_RANGE"
+            ) from None
+        if "voxels" not in found or len(found["voxels"]):
+            return found
+        if dataset.training:
+            other: dict[str, Any] = dataset[np.random.randint(len(dataset))]
+            return other
+        for key in ("voxels", "voxel_coords", "voxel_num_points"):
+            found[key] = np.zeros((2, *found[key].shape[1:]), dtype=found[key].dtype)
+        found["voxel_coords"][1, -1] = 1
+        found["voxel_num_points"] += 1
+        return found
+
+    dataset.prepare_data = prepare_data
+
+
 def samplers(dataset: Any, checkout: Checkout) -> list[Any]:
     """The samplers of ground-truth objects in a training set."""
     kind = checkout.seam("pcdet.datasets.augmentor.database_sampler", "DataBaseSampler")
