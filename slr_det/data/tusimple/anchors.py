@@ -44,13 +44,13 @@ def lane_slots(lanes: Numbers, h_samples: NDArray[np.int64]) -> tuple[int | None
     level ones have no slot.
 
     Args:
-        lanes: (L, H) x, -2 where there is no point.
+        lanes: (L, H) x, below 0 where there is no point.
         h_samples: (H,) y.
 
     Returns:
         Four indices of lanes, from left to right, None for a slot without one.
     """
-    slopes = [_slope(lane[lane != NO_POINT], h_samples[lane != NO_POINT]) for lane in lanes]
+    slopes = [_slope(lane[lane >= 0], h_samples[lane >= 0]) for lane in lanes]
     # Flattest first, as arctan would order them too. Of equal slopes the first lane stands for all, in every slot.
     left = sorted((k for k in slopes if k < 0), reverse=True)
     right = sorted(k for k in slopes if k > 0)
@@ -68,7 +68,7 @@ def to_targets(
     """Return the targets of labelled lanes.
 
     Args:
-        lanes: (L, H) x in pixels, -2 where there is no point; L may be 0.
+        lanes: (L, H) x in pixels, below 0 where there is no point; L may be 0.
         h_samples: (H,) y in pixels.
         image_size: Width and height of the picture whose pixels these are.
         row_anchors: Heights in a picture 288 pixels high, ascending.
@@ -98,7 +98,7 @@ def slot_marks(
     marked = []
     for slot, index in enumerate(lane_slots(lanes, h_samples), start=1):
         if index is not None:
-            valid = lanes[index] != NO_POINT
+            valid = lanes[index] >= 0
             marked.append((slot, np.stack((lanes[index][valid], h_samples[valid]), axis=1)))
     return draw_marks(marked, image_size)
 
@@ -168,7 +168,7 @@ def to_lanes(
     x = (expected.cpu().numpy() + 0.5) * (image_size[0] / (griding - 1))
     x = np.where(absent, np.nan, x)
     if h_samples is not None:
-        heights = np.asarray(row_anchors) / ANCHOR_HEIGHT * image_size[1]
+        heights = np.asarray(row_anchors) * image_size[1] / ANCHOR_HEIGHT
         x = _between(x, heights, np.asarray(h_samples, dtype=np.float64))
     return np.where(np.isnan(x), NO_POINT, np.rint(x)).astype(np.int64)
 
