@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,9 +47,10 @@ def _anchors(config: PointPillarsConfig, anchor: AnchorClass) -> Tensor:
 
 
 def _steps(start: float, end: float, count: int, centred: bool) -> Tensor:
-    """``count`` places; the same floats as OpenPCDet's, whose ``arange`` may end in one too many."""
+    """``count`` places; the same floats as OpenPCDet's, which keeps the range in float32."""
+    first = float(np.float32(start))
     if count == 1 and not centred:
-        return torch.tensor([start])
-    step = (end - start) / (count if centred else count - 1)
-    first = start + step / 2 if centred else start
+        return torch.tensor([first])
+    step = float(np.float32(end) - np.float32(start)) / (count if centred else count - 1)
+    first += step / 2 if centred else 0.0
     return torch.arange(first, first + (count - 0.5) * step, step, dtype=torch.float32)
