@@ -66,15 +66,23 @@ POINTPILLARS: dict[str, Any] = {
     "model": "pointpillars_small",
     "method": ["slr", "admm"],
     "recipe": "recommended",
-    "dense_epochs": 24,
-    "epochs": 10,
+    "dense_epochs": 16,
+    "epochs": 8,
     "retrain_epochs": 2,
-    "prune": {"target_compression": "9.449x"},
+    "prune": {"target_compression": "9.449x", "dense_head": False},
     "train": {
         "batch": 4,
+        "optimizer": "adamw",
+        "lr": 0.003,
+        "schedule": "cosine",
         "overlap": "0.5",
+        "paste": 6,
+        "rotation": 20,
+        "bn_momentum": 0.1,
         "epoch_val_frames": 20,
+        "val_every": 2,
     },
+    "dense": {"schedule": "onecycle"},
 }
 
 _RUN = """\

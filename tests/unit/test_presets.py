@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from slr_det import classify, yolo
+from slr_det import classify, pointpillars, yolo
 from slr_det.config import RunConfig, load_config
 from slr_det.task import Task
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-TASKS = [(yolo.TASK, "shapes"), (classify.TASK, "digits")]
+TASKS = [(yolo.TASK, "shapes"), (classify.TASK, "digits"), (pointpillars.TASK, "world")]
 # What this trainer refuses needs no line in its help.
-UNSUPPORTED = {"yolo": {"weights", "iterations_per_epoch", "one_schedule", "distill", "distill_temperature"}}
+UNSUPPORTED = {
+    "yolo": {"weights", "iterations_per_epoch", "one_schedule", "distill", "distill_temperature"},
+    "pointpillars": {"distill", "distill_temperature"},
+}
 
 
 @pytest.mark.parametrize(("task", "name"), TASKS, ids=lambda value: getattr(value, "name", value))
