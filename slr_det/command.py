@@ -19,7 +19,7 @@ from slr_det.config import RunConfig, load_config, parse_pairs
 from slr_det.config.sources import read_content
 from slr_det.errors import CheckpointError, ConfigError
 from slr_det.metrics.minimum import check_minimum
-from slr_det.pipeline import Pipeline, allocate_for
+from slr_det.pipeline import Pipeline, allocations_for
 from slr_det.report import load_report, refresh_report, summary_table
 from slr_det.runstate import CONFIG_FILE, RunState, new_folder
 from slr_det.sensitivity import SensitivityTable
@@ -111,8 +111,15 @@ class Command:
         info = self.adapter.inspect(config.model, classes, config.weights)
         if self.options.sensitivity:
             print(self._scan(config))
-        allocation = allocate_for(self.task, config, info)
-        print(json.dumps(allocation.rows(), indent=1) if self.options.json else allocation.table())
+        allocations = allocations_for(self.task, config, info)
+        if self.options.json:
+            rows: Any = {name: allocation.rows() for name, allocation in allocations.items()}
+            print(json.dumps(rows if len(rows) > 1 else next(iter(rows.values())), indent=1))
+            return OK
+        for name, allocation in allocations.items():
+            if len(allocations) > 1:
+                print(f"prune.scope={name}: {self.task.scopes[name].says}")
+            print(allocation.table(), end="\n" if name == list(allocations)[-1] else "\n\n")
         return OK
 
     def _eval(self) -> int:
@@ -242,6 +249,7 @@ class Command:
             required=("model",) if options.verb == "analyze" else ("model", "data"),
             task=self.task.name,
             unsupported={**self.adapter.unsupported(), **(NO_TEACHER if options.verb == "retrain" else {})},
+            scopes=self.task.scope_settings,
         )
 
     def _backend(self) -> str:

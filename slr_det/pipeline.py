@@ -52,6 +52,29 @@ def allocate_for(task: Task, config: RunConfig, info: ModelInfo, scanned: Path |
     )
 
 
+def allocations_for(task: Task, config: RunConfig, info: ModelInfo) -> dict[str, Allocation]:
+    """What is kept under each of the task's scopes, by name; one alone where the user has chosen.
+
+    Raises:
+        ConfigError: No scope allows what is asked for; that of the first.
+    """
+    prune = config.prune
+    chosen = prune.scope or prune.include or prune.exclude or prune.groups or prune.ratios
+    usual = next(iter(task.scope_settings.values()), {})
+    if not task.scopes or chosen or any(getattr(prune, key) != value for key, value in usual.items()):
+        return {prune.scope: allocate_for(task, config, info)}
+    found: dict[str, Allocation] = {}
+    failed: list[ConfigError] = []
+    for name, settings in task.scope_settings.items():
+        try:
+            found[name] = allocate_for(task, replace(config, prune=replace(prune, **settings)), info)
+        except ConfigError as error:
+            failed.append(error)
+    if not found:
+        raise failed[0]
+    return found
+
+
 class Pipeline:
     """One run: a configuration, an adapter and a folder.
 
@@ -271,7 +294,7 @@ class Pipeline:
             p: self.state.phases[f"{method}/{p}"] for p in PHASES[1:] if self.state.done(f"{method}/{p}")
         }
         pruned = self.folder / method / "pruned.pt"
-        counts = compression(self.adapter.averaged(str(pruned)), allocation.rows())
+        counts = compression(self.adapter.averaged(str(pruned)), allocation.rows(), parts=self.task.parts)
         return {
             "method": method,
             "phases": phases,

@@ -31,6 +31,19 @@ class ExtraVerb:
 
 
 @dataclass(frozen=True)
+class Scope:
+    """A choice of what is pruned that has a name, for a task where it decides what a compression rate means.
+
+    Attributes:
+        says: What is pruned and what the rate counts, in a few words.
+        settings: The settings of ``prune`` that it stands for.
+    """
+
+    says: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Task:
     """One command line: what it compresses, in which trainer, and by which numbers it is judged.
 
@@ -54,6 +67,8 @@ class Task:
         extra: Verbs that only this task has.
         backends: Adapters that a user may choose between with ``backend=``, by the names used there; the first is
             ``adapter``. Empty where there is only one.
+        scopes: What ``prune.scope`` may be, the usual one first. Empty where there is nothing to choose.
+        parts: Parts of the model whose compression a report states one by one: globs of parameters by the part's name.
     """
 
     name: str
@@ -74,18 +89,29 @@ class Task:
     memory: str
     extra: tuple[ExtraVerb, ...] = field(default=())
     backends: Mapping[str, str] = field(default_factory=dict)
+    scopes: Mapping[str, Scope] = field(default_factory=dict)
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def verbs(self) -> tuple[str, ...]:
         """Every verb of the command line."""
         return (*SHARED_VERBS, *(verb.name for verb in self.extra))
 
+    @property
+    def scope_settings(self) -> dict[str, Mapping[str, Any]]:
+        """The settings behind each scope, by its name."""
+        return {name: scope.settings for name, scope in self.scopes.items()}
+
     def adapter_of(self, backend: str) -> str:
         """The adapter behind a ``backend=``, empty for the usual one; ConfigError for a name that is none."""
         if not backend:
             return self.adapter
         if backend not in self.backends:
-            known = f"expected one of {', '.join(self.backends)}" if self.backends else "and this task has one only"
+            known = (
+                f"expected one of {', '.join(self.backends)}"
+                if self.backends
+                else "and this task has one only"
+            )
             raise ConfigError(f"backend is '{backend}'{nearest(backend, self.backends)}, {known}")
         return self.backends[backend]
 

@@ -29,11 +29,13 @@ def load_config(
     required: Collection[str] = ("model",),
     task: str | None = None,
     unsupported: Mapping[str, str] | None = None,
+    scopes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> RunConfig:
     """Read a run's configuration: ``defaults``, a recipe, ``source``, then ``overrides``; the later one wins.
 
     The recipe is the one that the last of the others to name one names, so that a command line's ``recipe=`` puts its
-    settings under a file's: what a file says itself is not undone by a name.
+    settings under a file's: what a file says itself is not undone by a name. So it is with the settings that
+    ``prune.scope`` stands for.
 
     Args:
         source: Path of a YAML file, the mapping such a file holds, or None.
@@ -46,6 +48,8 @@ def load_config(
         task: The task of the command line, where there is one: the settings of another are refused.
         unsupported: Keys that the trainer cannot serve, each with what to do instead
             (:meth:`slr_det.adapter.Adapter.unsupported`); any value but the default is refused.
+        scopes: The task's choices of what is pruned: settings of ``prune`` by the name that ``prune.scope`` has for
+            them. Without a name the first one's count. None for a file that says everything itself.
 
     Raises:
         ConfigError: Everything that is wrong, one sentence each, with the file or ``command line`` and the key.
@@ -63,7 +67,8 @@ def load_config(
     ]
     if file is not None:
         look_beside(Path(file), layers[1])
-    layers.insert(1, _recipe(layers, trainer_keys, unsupported or {}, problems))
+    recipe = _recipe(layers, trainer_keys, unsupported or {}, problems)
+    layers[1:1] = [recipe, *([] if scopes is None else [_scope(layers, scopes, problems)])]
     for layer in layers:
         given = [key for key in EXCLUSIVE if key in layer and layer[key].value is not None]
         if len(given) == 1:
@@ -99,6 +104,23 @@ def _recipe(
         return {}
     settings = recipe_defaults(named[-1], without=unsupported)
     return flatten(settings, f"recipe '{named[-1]}'", trainer_keys, problems)
+
+
+def _scope(
+    layers: Sequence[Mapping[str, Entry]], scopes: Mapping[str, Mapping[str, Any]], problems: list[str]
+) -> dict[str, Entry]:
+    """The settings of the scope that is asked for, of the first where none is."""
+    named = [layer["prune.scope"] for layer in layers if "prune.scope" in layer]
+    name = str(named[-1].value or "") if named else ""
+    if name and name not in scopes:
+        known = (
+            f"expected {' or '.join(scopes)}{nearest(name, scopes)}" if scopes else "which this task has not"
+        )
+        problems.append(f"{named[-1].origin}: prune.scope is {shown(name)}, {known}")
+    if not scopes or (name and name not in scopes):
+        return {}
+    name = name or next(iter(scopes))
+    return flatten({"prune": scopes[name]}, f"prune.scope={name}", (), problems)
 
 
 def _require_task(task: str, entry: Entry) -> None:

@@ -35,6 +35,8 @@ class PruneConfig:
         exclude: Globs of layers that stay dense.
         dense_first: Leave the first layer dense.
         dense_head: Leave the detection head dense.
+        scope: Name of one of the task's choices of what is pruned, which stands for some of these settings; empty for
+            the first of them, where the task has any.
         groups: Layers that share a budget: mappings with name, params, keep, projection, coupled.
         sensitivity: File of a sensitivity scan, for that allocation; empty for none.
         scan_ratios: Keep ratios that a sensitivity scan tries, largest first.
@@ -50,6 +52,7 @@ class PruneConfig:
     exclude: tuple[str, ...] = ()
     dense_first: bool = True
     dense_head: bool = True
+    scope: str = ""
     groups: tuple[dict[str, Any], ...] = ()
     sensitivity: str = ""
     scan_ratios: tuple[float, ...] = RATIOS
@@ -171,6 +174,7 @@ def known_keys() -> dict[str, read.Reader]:
         "prune.exclude": read.globs,
         "prune.dense_first": read.flag,
         "prune.dense_head": read.flag,
+        "prune.scope": read.text,
         "prune.groups": read.groups,
         "prune.sensitivity": read.sensitivity_file,
         "prune.scan_ratios": read.ratios_between_0_and_1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from slr_det import __version__
 from slr_det.errors import nearest
+from slr_det.layers import matches_any
 
 _DISTRIBUTIONS = (
     "torch",
@@ -95,6 +96,7 @@ def compression(
     named: Mapping[str, Tensor],
     layers: Iterable[Mapping[str, Any]],
     total_parameters: int | None = None,
+    parts: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Count the nonzero weights of a pruned checkpoint: the ``compression`` block of a report.
 
@@ -107,10 +109,12 @@ def compression(
             ``projection``, ``reason`` (why it is dense) and ``group`` (the budget it shares).
         total_parameters: Every parameter of the model, where ``named`` leaves some out; those count as
             nonzero. Default: ``named`` is the whole model.
+        parts: Parts of the model to count one by one: globs of parameters by the part's name.
 
     Returns:
         ``{"groups": {"weights", "nonzero", "rate"}, "model": {...}, "layers": [...]}``, one row per layer of
-        ``layers``. Weights are counted on the tensors, whatever was meant; biases and norms count in ``model``
+        ``layers``; with ``parts`` also ``{"parts": {NAME: {"weights", "nonzero", "rate", "pruned_layers",
+        "dense_layers"}}}``. Weights are counted on the tensors, whatever was meant; biases and norms count in ``model``
         only. A rate is None where nothing is left.
 
     Raises:
@@ -146,10 +150,28 @@ def compression(
     if total < weights:
         raise ValueError(f"total_parameters is {total}, but the parameters given hold {weights} weights")
     pruned = [row for row in rows if row["keep"] is not None]
-    return {
+    found: dict[str, Any] = {
         "groups": _tally(sum(row["weights"] for row in pruned), sum(row["nonzero"] for row in pruned)),
         "model": _tally(total, sum(counts.values()) + total - weights),
-        "layers": rows,
+    }
+    if parts:
+        sizes = {name: tensor.numel() for name, tensor in named.items()}
+        found["parts"] = {part: _part(globs, sizes, counts, rows) for part, globs in parts.items()}
+    return {**found, "layers": rows}
+
+
+def _part(
+    globs: Sequence[str],
+    sizes: Mapping[str, int],
+    counts: Mapping[str, int],
+    rows: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    names = [name for name in sizes if matches_any(name, globs)]
+    keeps = [row["keep"] for row in rows if matches_any(row["name"], globs)]
+    return {
+        **_tally(sum(sizes[name] for name in names), sum(counts[name] for name in names)),
+        "pruned_layers": sum(keep is not None for keep in keeps),
+        "dense_layers": sum(keep is None for keep in keeps),
     }
 
 

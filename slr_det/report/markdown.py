@@ -17,6 +17,7 @@ from slr_det.report.table import (
     metric_label,
     metric_names,
     number,
+    parts_pruned,
     phase_table,
     rate,
     runs,
@@ -143,8 +144,9 @@ def _classes(report: Report) -> Iterator[str]:
 
 def _compression(report: Report) -> Iterator[str]:
     rows = [["", "weights", "nonzero", "zeros", "compression rate"]]
-    for part, title in (("groups", "pruned groups"), ("model", "whole model")):
-        block = report["compression"][part]
+    found = report["compression"]
+    parts = found.get("parts", {})
+    for title, block in (("pruned groups", found["groups"]), *parts.items(), ("whole model", found["model"])):
         zeros = 1 - block["nonzero"] / block["weights"] if block["weights"] else 0.0
         rows.append(
             [title, f"{block['weights']:,}", f"{block['nonzero']:,}", f"{zeros:.1%}", rate(block["rate"])]
@@ -155,6 +157,9 @@ def _compression(report: Report) -> Iterator[str]:
         "was asked for; the rate over the *whole model* counts every parameter, with the layers that stay dense, "
         "the biases and the norms."
     )
+    told = parts_pruned(found)
+    if told is not None:
+        yield f"What was pruned: {told}. Each of these rates counts every parameter of its part."
     dense, pruned = report["bytes"]["dense"], report["bytes"]["pruned"]
     rows = [["file", "size"], ["dense checkpoint", size(dense)], ["pruned checkpoint", size(pruned)]]
     rows += [

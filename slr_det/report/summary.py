@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from slr_det.report.published import beside_published
-from slr_det.report.table import Report, headline, metric_names, phase_table, rate
+from slr_det.report.table import Report, headline, metric_names, parts_pruned, phase_table, rate
 
 WIDTH = 110
 """Columns of a terminal that the summary never exceeds."""
@@ -26,6 +26,9 @@ def summary_table(report: Report) -> str:
         f"model ({rate(compression['groups']['rate'])} over the pruned groups)",
         WIDTH,
     )
+    told = parts_pruned(compression)
+    if told is not None:
+        lines += textwrap.wrap(told, WIDTH)
     names = metric_names(report) or [headline(report)]
     table = aligned(phase_table(report, names), text_columns=2)
     while len(names) > 1 and max(map(len, table)) > WIDTH:

@@ -19,8 +19,13 @@ _METRIC_LABELS = {
     "trainer_map": "trainer's mAP",
     "top1": "top-1 accuracy",
     "top5": "top-5 accuracy",
+    "empty_accuracy": "accuracy, no lanes",
+    "point_accuracy": "point accuracy",
+    "fp": "FP",
+    "fn": "FN",
 }
 _PREFERRED = ("AP50", "AP", "trainer_map50", "top1", "top5")
+_PREFERRED += ("accuracy", "empty_accuracy", "point_accuracy", "fp", "fn")
 _MOST_METRICS = 4
 
 Report = Mapping[str, Any]
@@ -35,7 +40,8 @@ def runs(report: Report) -> Iterator[tuple[str, Report]]:
 def metric_names(report: Report) -> list[str]:
     """The metrics that tables show, the headline first.
 
-    A detector's AP50, AP and its trainer's mAP50; a classifier's top-1 and top-5 accuracy.
+    A detector's AP50, AP and its trainer's mAP50; a classifier's top-1 and top-5 accuracy; a lane detector's accuracy,
+    that of a prediction without lanes, the share of points that are right, and the false lanes of both kinds.
     """
     measured = [
         name
@@ -103,6 +109,19 @@ def phase_table(report: Report, names: Sequence[str]) -> list[list[str]]:
         spent = duration(block.get("seconds"))
         table.append([label, PHASE_LABELS[phase], scores[0], change, *scores[1:], reached, epochs, spent])
     return table
+
+
+def parts_pruned(compression: Report) -> str | None:
+    """Which parts of the model were pruned and how far, in a line; None where the report does not tell parts apart.
+
+    Such as "backbone 5.41x (20 of 21 layers pruned), head 14.90x (all 3 layers pruned)".
+    """
+    said = []
+    for name, part in compression.get("parts", {}).items():
+        pruned, layers = part["pruned_layers"], part["pruned_layers"] + part["dense_layers"]
+        what = f"all {layers} layers pruned" if pruned == layers else f"{pruned} of {layers} layers pruned"
+        said.append(f"{name} {rate(part['rate'])} ({what if pruned else 'dense'})")
+    return ", ".join(said) or None
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -143,6 +143,7 @@ def _base(
             required=("model", "data"),
             task=task.name,
             unsupported=adapter.unsupported(),
+            scopes=task.scope_settings,
         )
     except ConfigError as error:
         origins = {key: entry.origin for key, entry in found.items()}

@@ -91,6 +91,7 @@ class Study:
             required=("model", "data"),
             task=self.task.name,
             unsupported=self.unsupported,
+            scopes=self.task.scope_settings,
         )
 
     def with_entries(self, entries: tuple[Entry, ...], shared_dense: bool) -> Study:
