@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from slr_det.data.lane_world.road import IMAGE_SHAPE, Array
-from slr_det.data.lane_world.scene import Mark, Scene, Shade
+from slr_det.data.lane_world.scene import Mark, Scene
 from slr_det.data.lane_world.textures import Field, clouds, crop, grain
 
 Pixels = npt.NDArray[np.float32]
@@ -35,7 +35,7 @@ def paint_ground(scene: Scene, rng: np.random.Generator) -> tuple[int, Pixels]:
     if scene.joints:
         joint = 0.55 * stripes(near, far, 0.025, scene.joints, float(rng.uniform(0, scene.joints)))
         paved = (s > scene.left.edge) & (s < scene.right.edge)
-        pixels *= (1 - np.float32(1) * joint[:, None] * paved)[..., None].astype(np.float32)
+        pixels *= (1 - joint.astype(np.float32)[:, None] * paved)[..., None]
     for mark in scene.marks:
         _paint(pixels, scene, mark, z, near, far, rng)
     shade = _shade(scene, z, rng)
@@ -106,14 +106,12 @@ def _paint(
     if mark.wear:
         field, start = clouds(6), rng.integers(1024, size=2)
         along = (z[rows] / _TEXEL + start[0]).astype(np.int64) % 1024
-        beside = (aside[shown] * z[rows] / scene.road.camera.focal / (_TEXEL / 2) + start[1]).astype(
-            np.int64
-        ) % 1024
+        metres = aside[shown] * z[rows] / scene.road.camera.focal
+        beside = (metres / (_TEXEL / 2) + start[1]).astype(np.int64) % 1024
         strength = strength * np.clip(1.15 - mark.wear * (0.45 + 0.45 * field[along, beside]), 0, 1)
     under = pixels[rows, at]
-    pixels[rows, at] = under + strength[:, None].astype(np.float32) * (
-        np.array(mark.colour, np.float32) - under
-    )
+    colour = np.array(mark.colour, np.float32)
+    pixels[rows, at] = under + strength[:, None].astype(np.float32) * (colour - under)
 
 
 def _shade(scene: Scene, z: Array, rng: np.random.Generator) -> Field:
@@ -123,7 +121,7 @@ def _shade(scene: Scene, z: Array, rng: np.random.Generator) -> Field:
     z = z[rows]
     s = _across(scene, np.arange(0, width, _COARSE) + _COARSE / 2, z)
     light = 1 + 0.035 * _sample(clouds(4), z, s, 1 / 20, rng) + 0.03 * _sample(clouds(5), z, s, 1 / 80, rng)
-    light *= 1 - scene.shade.strength * _shadow(scene, scene.shade, z, s, rng)
+    light *= 1 - scene.shade.strength * _shadow(scene, z, s, rng)
     image = Image.fromarray(light.astype(np.float32))
     size = (width, len(rows) * _COARSE)
     return np.array(image.resize(size, Image.Resampling.BILINEAR), np.float32)[:height]
@@ -146,9 +144,9 @@ def _sample(
     return np.asarray(upper + down * (lower - upper), np.float32)
 
 
-def _shadow(scene: Scene, shade: Shade, z: Array, s: Field, rng: np.random.Generator) -> Field:
+def _shadow(scene: Scene, z: Array, s: Field, rng: np.random.Generator) -> Field:
     """Share of each place that lies in the shadow of trees or bridges."""
-    shadow = np.zeros_like(s)
+    shade, shadow = scene.shade, np.zeros_like(s)
     if shade.trees:
         # Trees beside the road: denser towards their side of it.
         edge = scene.right.edge if shade.side > 0 else -scene.left.edge
