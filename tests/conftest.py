@@ -33,6 +33,20 @@ def openpcdet() -> Path:
     return folder.resolve()
 
 
+@pytest.fixture(scope="session")
+def ufld() -> Path:
+    """The checkout to compare with: $SLR_DET_UFLD, or third_party/Ultra-Fast-Lane-Detection."""
+    place = "third_party/Ultra-Fast-Lane-Detection"
+    named = os.environ.get("SLR_DET_UFLD")
+    folder = Path(named) if named else Path(__file__).resolve().parents[1] / place
+    if not (folder / "model" / "model.py").is_file():
+        pytest.skip(
+            f"no checkout of Ultra-Fast-Lane-Detection is at {folder}; set SLR_DET_UFLD to one, or run: "
+            f"git submodule update --init {place}"
+        )
+    return folder.resolve()
+
+
 @pytest.fixture(autouse=True)
 def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
     """Small tensors are slower on several threads, and much slower where those have to wait for a busy machine."""

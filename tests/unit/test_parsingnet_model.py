@@ -214,6 +214,6 @@ def test_a_resnet_for_classification_becomes_the_backbone() -> None:
 def test_the_head_starts_from_small_weights_and_the_backbone_from_he_s() -> None:
     torch.manual_seed(0)
     net = ParsingNet(ParsingNetConfig(griding=20, aux=False))
-    assert float(net.cls[2].weight.std()) == pytest.approx(0.01, rel=0.01)
+    assert net.cls[2].weight.std().item() == pytest.approx(0.01, rel=0.01)
     conv = net.model.layer4[1].conv2
-    assert float(conv.weight.std()) == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.01)
+    assert conv.weight.std().item() == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.01)

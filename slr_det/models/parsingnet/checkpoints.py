@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from slr_det.errors import CheckpointError
 from slr_det.models.parsingnet.config import TUSIMPLE_ROWS, ParsingNetConfig
 from slr_det.models.parsingnet.describe import AUXILIARY, deployed
-from slr_det.models.parsingnet.model import ParsingNet
 from slr_det.models.parsingnet.resnet import DEPTHS, Depth, widths
 from slr_det.models.weights import load_into
 
@@ -30,14 +29,14 @@ def holds_backbone_alone(state: Mapping[str, Tensor]) -> bool:
     return "conv1.weight" in state and "layer1.0.conv1.weight" in state
 
 
-def load(model: ParsingNet, state: Mapping[str, Tensor], source: str) -> None:
+def load(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Copy weights into a model, all of them or, on an error, none.
 
     A ResNet's classifier is left out, and an auxiliary head that the model has not. A model whose auxiliary head has
     no weights in the state dict keeps its own.
 
     Args:
-        model: The model; it keeps its device and dtypes.
+        model: A ParsingNet, or upstream's own; it keeps its device and dtypes.
         state: Tensors by name, as :func:`slr_det.models.weights.read_state_dict` returns them: of a whole
             parsingNet, or of a ResNet, which becomes the backbone.
         source: Where they come from, for the message.
@@ -47,7 +46,7 @@ def load(model: ParsingNet, state: Mapping[str, Tensor], source: str) -> None:
     """
     if holds_backbone_alone(state):
         backbone = {name: t for name, t in state.items() if not name.startswith(_CLASSIFIER)}
-        load_into(model.model, backbone, source)
+        load_into(model.get_submodule("model"), backbone, source)
         return
     own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(AUXILIARY)}
     if not own:

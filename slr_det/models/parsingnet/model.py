@@ -124,6 +124,8 @@ def _chain(inputs: int, outputs: tuple[int, ...], dilations: tuple[int, ...] | N
 
 
 def _initialize(head: nn.Module) -> None:
+    if next(head.parameters()).is_meta:
+        return  # without memory there is nothing to draw, but torch would load its compiler for it
     for module in head.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -123,7 +123,8 @@ class ResNet(nn.Module):
         self.layer3, inputs = _layer(inputs, stem, depth, 2)
         self.layer4, inputs = _layer(inputs, stem, depth, 3)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            # Without memory there is nothing to draw, but torch would load its compiler for it.
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
