@@ -24,8 +24,10 @@ _METRIC_LABELS = {
     "fp": "FP",
     "fn": "FN",
 }
-_PREFERRED = ("AP50", "AP", "trainer_map50", "top1", "top5")
-_PREFERRED += ("accuracy", "empty_accuracy", "point_accuracy", "fp", "fn")
+_PREFERRED = (
+    *("AP50", "AP", "trainer_map50", "top1", "top5"),
+    *("accuracy", "empty_accuracy", "point_accuracy", "fp", "fn"),
+)
 _MOST_METRICS = 4
 
 Report = Mapping[str, Any]

@@ -16,12 +16,12 @@ from kitti_frames import DONT_CARE, add_frame, add_split, grid, label
 from slr_det.data.kitti import (
     Augmentation,
     Frame,
-    FrameLoader,
     KittiDataset,
     KittiFolder,
     collate,
     object_database,
 )
+from slr_det.data.loading import FrameLoader
 from slr_det.errors import ConfigError, DataError
 from slr_det.pointcloud.boxes import points_in_boxes
 

@@ -26,9 +26,9 @@ from slr_det_adapters.pointpillars.data import (
     open_data,
     plain_frames,
     require_fit,
-    spread,
     training_frames,
 )
+from slr_det_adapters.subsets import drawn, spread
 
 ADAPTER = PointPillarsAdapter()
 LEVELS = ("easy", "moderate", "hard")
@@ -167,6 +167,14 @@ def test_frames_are_the_first_so_many_or_spread_over_all(world: Path) -> None:
     every.frames = [f"{n:06d}" for n in range(10)]
     assert [every.frames[i] for i in spread(every, 4).indices] == ["000000", "000003", "000006", "000009"]  # type: ignore[union-attr]
     assert spread(every, 0) is every and spread(every, 10) is every
+
+
+def test_statistics_are_taken_on_whole_batches_in_an_order_of_their_own() -> None:
+    every = drawn(10, 100, 1, seed=0)
+    assert sorted(every) == list(range(10)) and every != list(range(10))
+    assert drawn(10, 7, 3, seed=0) == every[:6]  # the seventh would be a batch of its own
+    assert drawn(10, 100, 1, seed=1) != every
+    assert drawn(2, 7, 3, seed=0) == drawn(2, 2, 1, seed=0)
 
 
 def test_a_batch_has_the_pillars_and_the_boxes_of_its_frames(world: Path) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import EMAHook, Hook
+from mmengine.model import BaseModel
+from torch.utils.data import DataLoader
 
 from slr_det.adapter import EngineSpec, TrainJob
 from slr_det.errors import CheckpointError, ConfigError
@@ -15,8 +19,9 @@ from slr_det.groups import GroupSpec
 from slr_det_adapters.mmengine.checkpoints import last_checkpoint, read_checkpoint
 from slr_det_adapters.mmengine.hook import SLRHook
 from slr_det_adapters.mmengine.launching import launch, processes_of
+from slr_det_adapters.mmengine.runner import build_runner
 from slr_det_adapters.mmengine.schedule import ScheduleHook
-from slr_det_adapters.mmengine.scores import history
+from slr_det_adapters.mmengine.scores import ScoresHook, history
 from slr_det_adapters.prefix import PREFIX
 from slr_det_adapters.settings import TrainerSettings
 
@@ -58,6 +63,69 @@ def train_phase(
     return history(folder)
 
 
+def begin(job: TrainJob, settings: TrainerSettings) -> None:
+    """Set up this process for a phase: its threads, and the generator that draws new weights."""
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    torch.manual_seed(job.seed)
+
+
+def fit(
+    job: TrainJob,
+    settings: TrainerSettings,
+    resume: bool,
+    distributed: bool,
+    *,
+    model: BaseModel,
+    batches: DataLoader[Any],
+    validation: Callable[[], tuple[DataLoader[Any], BaseMetric]],
+    hooks: Sequence[Hook],
+    metric: str,
+) -> None:
+    """Run or continue a phase in this process.
+
+    Args:
+        job: The phase.
+        settings: How it trains.
+        resume: Go on from the last checkpoint.
+        distributed: This process is one of a group.
+        model: What is trained; its parameters are named with ``PREFIX`` in front.
+        batches: Training batches, those of this process.
+        validation: Gives the batches of an epoch's score and what scores them; asked where the settings want scores.
+        hooks: Hooks beside those of every phase, with a :class:`MetaHook` among them.
+        metric: The score that the progress bar shows.
+    """
+    every = [*_usual_hooks(job, settings, len(batches)), *hooks]
+    scored: dict[str, Any] = {}
+    if settings.val_every:
+        every.append(ScoresHook(Path(job.folder)))
+        frames, scorer = validation()
+        scored = {
+            "val_dataloader": frames,
+            "val_evaluator": Evaluator([scorer]),
+            "val_interval": settings.val_every,
+        }
+    device, launcher = _place_of(job, distributed)
+    runner = build_runner(
+        model,
+        work_dir=job.folder,
+        epochs=job.epochs,
+        train_dataloader=batches,
+        optim_wrapper=settings.optim_wrapper(),
+        hooks=every,
+        seed=job.seed,
+        amp=settings.amp,
+        resume=resume,
+        title=job.title,
+        metric=metric,
+        verbose=job.verbose,
+        device=device,
+        launcher=launcher,
+        **scored,
+    )
+    runner.train()
+
+
 def epochs_done(folder: Path) -> int:
     """How many epochs a phase has finished, from its last checkpoint."""
     last = last_checkpoint(folder)
@@ -82,7 +150,7 @@ def method_hook(job: TrainJob) -> SLRHook:
     return SLRHook(method=None, prune_at_end=False)
 
 
-def usual_hooks(job: TrainJob, settings: TrainerSettings, batches: int) -> list[Hook]:
+def _usual_hooks(job: TrainJob, settings: TrainerSettings, batches: int) -> list[Hook]:
     """The hooks of every phase: the method, the learning rate, the averaged copy. ``batches`` are those of an epoch."""
     warmup = round(settings.warmup_epochs * batches)
     hooks: list[Hook] = [
@@ -95,7 +163,7 @@ def usual_hooks(job: TrainJob, settings: TrainerSettings, batches: int) -> list[
     return hooks
 
 
-def place_of(job: TrainJob, distributed: bool) -> tuple[str, str]:
+def _place_of(job: TrainJob, distributed: bool) -> tuple[str, str]:
     """The device and the launcher of a Runner: each process of several has a GPU of its own, or none."""
     if not distributed:
         return job.device, "none"
@@ -127,3 +195,11 @@ class MetaHook(Hook):
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Add the content to the checkpoint's ``meta``."""
         checkpoint["meta"][self.key] = self.content
+
+
+class EpochHook(Hook):
+    """Tells a data set which epoch it is: the variations of its samples depend on it."""
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Set the epoch, before any sample of it is read."""
+        runner.train_dataloader.dataset.set_epoch(runner.epoch)

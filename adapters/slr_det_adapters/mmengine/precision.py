@@ -1,9 +1,9 @@
-"""The precision of training: which OptimWrapper it takes."""
+"""The precision of training, and which OptimWrapper it takes; and that of predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
 from slr_det.errors import ConfigError, nearest
+from slr_det_adapters.settings import TrainerSettings
 
 PRECISIONS = ("", "fp16", "bf16")
 
@@ -40,10 +41,7 @@ def optim_wrapper_for(
     """
     if amp not in PRECISIONS:
         raise ConfigError(f"amp is '{amp}'{nearest(amp, PRECISIONS)}, expected fp16, bf16 or nothing")
-    if amp == "fp16" and device.type != "cuda":
-        raise ConfigError(
-            f"amp is 'fp16', which needs a GPU, and the device is {device}; use amp=bf16 or leave it out"
-        )
+    _require_device(amp, device)
     if isinstance(given, OptimWrapper):
         if amp:
             raise ConfigError(
@@ -58,3 +56,18 @@ def optim_wrapper_for(
     if amp == "bf16":
         return {"type": "Bf16OptimWrapper", **config}
     return {"type": "OptimWrapper", **config}
+
+
+def precision(settings: TrainerSettings, device: torch.device) -> AbstractContextManager[Any]:
+    """Autocast for predictions, as the settings ask for it; ConfigError for fp16 without a GPU."""
+    if not settings.amp:
+        return nullcontext()
+    _require_device(settings.amp, device)
+    return torch.autocast(device.type, dtype=torch.bfloat16 if settings.amp == "bf16" else torch.float16)
+
+
+def _require_device(amp: str, device: torch.device) -> None:
+    if amp == "fp16" and device.type != "cuda":
+        raise ConfigError(
+            f"amp is 'fp16', which needs a GPU, and the device is {device}; use amp=bf16 or leave it out"
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -12,8 +11,9 @@ import torch
 from torch import Tensor
 
 from slr_det.adapter import EvalJob, ModelInfo, Picture, TrainJob
-from slr_det.errors import CheckpointError, ConfigError, MissingExtraError
+from slr_det.errors import CheckpointError, ConfigError
 from slr_det.models.pointpillars import describe
+from slr_det_adapters.extras import require_mmengine
 from slr_det_adapters.pointpillars import checkpoints
 from slr_det_adapters.pointpillars.arguments import Arguments
 from slr_det_adapters.pointpillars.data import find_data, open_data
@@ -82,14 +82,14 @@ class PointPillarsAdapter:
 
     def train(self, job: TrainJob, *, resume: bool) -> list[dict[str, Any]]:
         """Run or continue a phase; its history has the score of every epoch under ``metric``."""
-        _require_mmengine()
+        require_mmengine("pointpillars")
         from slr_det_adapters.pointpillars.training import train
 
         return train(job, resume=resume)
 
     def last(self, folder: str) -> str:
         """The newest checkpoint in a phase's folder."""
-        _require_mmengine()
+        require_mmengine("pointpillars")
         from slr_det_adapters.mmengine.checkpoints import last_checkpoint
 
         found = last_checkpoint(folder)
@@ -114,29 +114,21 @@ class PointPillarsAdapter:
 
     def evaluate(self, job: EvalJob) -> dict[str, Any]:
         """KITTI's AP on the validation frames, overall and per class."""
-        _require_mmengine()
+        require_mmengine("pointpillars")
         from slr_det_adapters.pointpillars.evaluation import evaluate_checkpoint
 
         return evaluate_checkpoint(job)
 
     def recalibrate(self, source: str, target: Path, job: TrainJob) -> None:
         """Re-estimate batch-norm statistics on augmented training frames."""
-        _require_mmengine()
+        require_mmengine("pointpillars")
         from slr_det_adapters.pointpillars.evaluation import recalibrate_checkpoint
 
         recalibrate_checkpoint(source, target, job)
 
     def illustrate(self, models: Mapping[str, str], job: EvalJob, folder: Path) -> list[Picture]:
         """Scans from above with true and predicted boxes, one panel per model."""
-        _require_mmengine()
+        require_mmengine("pointpillars")
         from slr_det_adapters.pointpillars.pictures import illustrate
 
         return illustrate(models, job, folder)
-
-
-def _require_mmengine() -> None:
-    if importlib.util.find_spec("mmengine") is None:
-        raise MissingExtraError(
-            "training and evaluation need mmengine, which is not installed; run: "
-            'uv pip install "slr-det[pointpillars]"'
-        )

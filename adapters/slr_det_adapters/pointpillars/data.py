@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Subset
 
 from slr_det.data.kitti.database import ObjectDatabase, object_database
 from slr_det.data.kitti.dataset import Frame, KittiDataset
 from slr_det.data.kitti.frames import KittiFolder
-from slr_det.data.kitti.loading import FrameLoader
 from slr_det.data.kitti_world import world_dataset
+from slr_det.data.loading import FrameLoader
 from slr_det.data.shapes import cache_dir
 from slr_det.errors import CheckpointError, ConfigError, DataError, nearest
 from slr_det.metrics.kitti_rules import BENCHMARK, canonical
@@ -138,14 +136,6 @@ def plain_frames(
     if most:
         frames.frames = frames.frames[:most]
     return frames
-
-
-def spread(frames: KittiDataset, most: int) -> Subset[Frame] | KittiDataset:
-    """About that many frames, spread over all of them; the whole for 0."""
-    if not most or most >= len(frames):
-        return frames
-    chosen: list[int] = np.linspace(0, len(frames) - 1, most).round().astype(int).tolist()
-    return Subset(frames, chosen)
 
 
 class Collate:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,12 @@ from tqdm import tqdm
 from slr_det.adapter import EvalJob, TrainJob
 from slr_det.data.kitti.boxes import to_objects
 from slr_det.data.kitti.labels import KittiObjects, write_objects
-from slr_det.errors import ConfigError, StorageError
+from slr_det.errors import StorageError
 from slr_det.masks import recalibrate_batchnorm
 from slr_det.metrics.kitti import MEASURES, Result, evaluate
 from slr_det.metrics.kitti_rules import DIFFICULTIES
 from slr_det.models.pointpillars import Detections, PointPillars
+from slr_det_adapters.mmengine.precision import precision
 from slr_det_adapters.mmengine.runner import find_device
 from slr_det_adapters.mmengine.steps import reseed, untouched_generators
 from slr_det_adapters.pointpillars import checkpoints
@@ -32,6 +32,7 @@ from slr_det_adapters.pointpillars.data import (
     training_frames,
 )
 from slr_det_adapters.pointpillars.trainable import Trainable
+from slr_det_adapters.subsets import drawn
 
 #: The measure whose scores go by the difficulty alone: ``moderate`` is the 3D AP of moderate objects, R40.
 HEADLINE = "3d_R40"
@@ -154,17 +155,6 @@ def detect(
     return found
 
 
-def precision(arguments: Arguments, device: torch.device) -> AbstractContextManager[Any]:
-    """Autocast as the arguments ask for it; ConfigError for fp16 without a GPU."""
-    if not arguments.amp:
-        return nullcontext()
-    if arguments.amp == "fp16" and device.type != "cuda":
-        raise ConfigError(
-            f"amp is 'fp16', which needs a GPU, and the device is {device}; use amp=bf16 or leave it out"
-        )
-    return torch.autocast(device.type, dtype=torch.bfloat16 if arguments.amp == "bf16" else torch.float16)
-
-
 def recalibrate_checkpoint(source: str, target: Path, job: TrainJob) -> None:
     """Write ``source`` with batch-norm statistics averaged over augmented training frames, forward passes only."""
     arguments = Arguments.read(job.args)
@@ -172,14 +162,11 @@ def recalibrate_checkpoint(source: str, target: Path, job: TrainJob) -> None:
     net = at_work(source, job.device, arguments)
     device = next(net.parameters()).device
     frames = training_frames(data, net.config, arguments, job.seed)
-    generator = torch.Generator().manual_seed(job.seed)
-    order = torch.randperm(len(frames), generator=generator)[: arguments.recalibration_frames].tolist()
-    # Each batch counts the same, so one that is not full would count for more than its frames.
-    whole = max(len(order) // arguments.batch, 1) * arguments.batch
+    order = drawn(len(frames), arguments.recalibration_frames, arguments.batch, job.seed)
     model = Trainable(net).eval()
     preprocess = model.data_preprocessor.to(device)
     with torch.no_grad(), precision(arguments, device), untouched_generators():
         reseed(job.seed)
-        batches = loader(frames, net.config, arguments, training=True, sampler=order[:whole])
+        batches = loader(frames, net.config, arguments, training=True, sampler=order)
         recalibrate_batchnorm(net, batches, lambda _, batch: model(**preprocess(batch), mode="predict"))
     checkpoints.write(target, net, job.title)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from slr_det.adapter import EvalJob, ModelInfo, Picture, TrainJob
-from slr_det.errors import CheckpointError, ConfigError, MissingExtraError
+from slr_det.errors import CheckpointError, ConfigError
+from slr_det_adapters.extras import require_mmengine
 from slr_det_adapters.timm import checkpoints, datasets, models
 from slr_det_adapters.timm.arguments import Arguments
 
@@ -85,14 +85,14 @@ class ClassifierAdapter:
 
     def train(self, job: TrainJob, *, resume: bool) -> list[dict[str, Any]]:
         """Run or continue a phase; its history has the score of every epoch under ``metric``."""
-        _require_mmengine()
+        require_mmengine("classify")
         from slr_det_adapters.timm.training import train
 
         return train(job, resume=resume)
 
     def last(self, folder: str) -> str:
         """The newest checkpoint in a phase's folder."""
-        _require_mmengine()
+        require_mmengine("classify")
         from slr_det_adapters.mmengine.checkpoints import last_checkpoint
 
         found = last_checkpoint(folder)
@@ -115,14 +115,14 @@ class ClassifierAdapter:
 
     def evaluate(self, job: EvalJob) -> dict[str, Any]:
         """Top-1, top-5 and loss on the validation images, overall and per class."""
-        _require_mmengine()
+        require_mmengine("classify")
         from slr_det_adapters.timm.evaluation import evaluate_checkpoint
 
         return evaluate_checkpoint(job)
 
     def recalibrate(self, source: str, target: Path, job: TrainJob) -> None:
         """Re-estimate batch-norm statistics on augmented training images."""
-        _require_mmengine()
+        require_mmengine("classify")
         from slr_det_adapters.timm.evaluation import recalibrate_checkpoint
 
         recalibrate_checkpoint(source, target, job)
@@ -130,10 +130,3 @@ class ClassifierAdapter:
     def illustrate(self, models: Mapping[str, str], job: EvalJob, folder: Path) -> list[Picture]:
         """No pictures."""
         return []
-
-
-def _require_mmengine() -> None:
-    if importlib.util.find_spec("mmengine") is None:
-        raise MissingExtraError(
-            'training and evaluation need mmengine, which is not installed; run: uv pip install "slr-det[classify]"'
-        )

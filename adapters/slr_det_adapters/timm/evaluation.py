@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ from tqdm import tqdm
 
 from slr_det.adapter import EvalJob, TrainJob
 from slr_det.data.classification import ClassificationData
-from slr_det.errors import ConfigError
 from slr_det.masks import recalibrate_batchnorm
 from slr_det.metrics.classification import TopK, TopKResult
+from slr_det_adapters.mmengine.precision import precision
 from slr_det_adapters.mmengine.runner import find_device
 from slr_det_adapters.timm import checkpoints
 from slr_det_adapters.timm.arguments import Arguments
@@ -66,17 +65,6 @@ def score(
             known = batch["labels"] >= 0
             metric.process(model(images).float().cpu()[known], batch["labels"][known])
     return metric.evaluate()
-
-
-def precision(arguments: Arguments, device: torch.device) -> AbstractContextManager[Any]:
-    """Autocast as the arguments ask for it; ConfigError for fp16 without a GPU."""
-    if not arguments.amp:
-        return nullcontext()
-    if arguments.amp == "fp16" and device.type != "cuda":
-        raise ConfigError(
-            f"amp is 'fp16', which needs a GPU, and the device is {device}; use amp=bf16 or leave it out"
-        )
-    return torch.autocast(device.type, dtype=torch.bfloat16 if arguments.amp == "bf16" else torch.float16)
 
 
 def recalibrate_checkpoint(source: str, target: Path, job: TrainJob) -> None:

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dataset import DefaultSampler
 from mmengine.dist import get_world_size
-from mmengine.evaluator import Evaluator
 from torch import nn
 
 from slr_det.adapter import TrainJob
 from slr_det.data.classification import ClassificationData, Split
-from slr_det_adapters.mmengine.phases import MetaHook, place_of, train_phase, usual_hooks
-from slr_det_adapters.mmengine.runner import build_runner
-from slr_det_adapters.mmengine.scores import ScoresHook
+from slr_det_adapters.mmengine.phases import MetaHook, begin, fit, train_phase
+from slr_det_adapters.mmengine.precision import precision
 from slr_det_adapters.timm import checkpoints
 from slr_det_adapters.timm.arguments import Arguments
 from slr_det_adapters.timm.cards import Card
 from slr_det_adapters.timm.datasets import data_of
-from slr_det_adapters.timm.evaluation import precision
 from slr_det_adapters.timm.loaders import Loader, images_of, loader
 from slr_det_adapters.timm.scores import TopKMetric
 from slr_det_adapters.timm.starting import starting_model
@@ -38,42 +34,22 @@ def train(job: TrainJob, *, resume: bool) -> list[dict[str, Any]]:
 def run(job: TrainJob, resume: bool, *, distributed: bool = False) -> None:
     """Run or continue a phase in this process, which is one of a group where ``distributed`` says so."""
     arguments = Arguments.read(job.args)
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    begin(job, arguments)
     data = data_of(job.data, arguments)
-    torch.manual_seed(job.seed)
     net, card = starting_model(job, data, arguments)
     # What the processes take together is one batch.
     local = replace(arguments, batch=arguments.batch // get_world_size())
-    batches = _training_batches(data, local, card, job.seed)
-    hooks = [*usual_hooks(job, arguments, len(batches)), MetaHook(checkpoints.META, card.to_dict())]
-    validation: dict[str, Any] = {}
-    if arguments.val_every:
-        hooks.append(ScoresHook(Path(job.folder)))
-        validation = {
-            "val_dataloader": _validation_batches(data, local, card),
-            "val_evaluator": Evaluator([TopKMetric(data.classes)]),
-            "val_interval": arguments.val_every,
-        }
-    device, launcher = place_of(job, distributed)
-    runner = build_runner(
-        _trainable(net, card, job, arguments),
-        work_dir=job.folder,
-        epochs=job.epochs,
-        train_dataloader=batches,
-        optim_wrapper=arguments.optim_wrapper(),
-        hooks=hooks,
-        seed=job.seed,
-        amp=arguments.amp,
-        resume=resume,
-        title=job.title,
+    fit(
+        job,
+        arguments,
+        resume,
+        distributed,
+        model=_trainable(net, card, job, arguments),
+        batches=_training_batches(data, local, card, job.seed),
+        validation=lambda: (_validation_batches(data, local, card), TopKMetric(data.classes)),
+        hooks=[MetaHook(checkpoints.META, card.to_dict())],
         metric="top1",
-        verbose=job.verbose,
-        device=device,
-        launcher=launcher,
-        **validation,
     )
-    runner.train()
 
 
 def _training_batches(data: ClassificationData, arguments: Arguments, card: Card, seed: int) -> Loader:

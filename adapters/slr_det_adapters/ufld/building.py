@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from slr_det.data.kitti.loading import FrameLoader
+from slr_det.data.loading import FrameLoader
 from slr_det.errors import ConfigError
 from slr_det.models.parsingnet import ParsingNetConfig
 from slr_det_adapters.ufld import tusimple

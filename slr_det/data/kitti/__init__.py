@@ -9,13 +9,11 @@ from slr_det.data.kitti.database import ObjectDatabase, object_database
 from slr_det.data.kitti.dataset import Frame, KittiDataset, collate
 from slr_det.data.kitti.frames import KittiFolder
 from slr_det.data.kitti.labels import KittiObjects, read_objects, write_objects
-from slr_det.data.kitti.loading import FrameLoader
 
 __all__ = [
     "Augmentation",
     "Calibration",
     "Frame",
-    "FrameLoader",
     "KittiDataset",
     "KittiFolder",
     "KittiObjects",
