@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from slr_det.data.augment import normalise
 from slr_det.data.pictures import decode, to_tensor
-from slr_det.data.tusimple.anchors import ANCHOR_HEIGHT, GRIDING, ROW_ANCHORS, marks_to_targets
+from slr_det.data.tusimple.anchors import (
+    ANCHOR_HEIGHT,
+    GRIDING,
+    LABEL_SIZE,
+    ROW_ANCHORS,
+    marks_to_targets,
+)
 from slr_det.data.tusimple.augment import Augmentation, draw_motion, move_image, move_marks
 from slr_det.data.tusimple.folder import TuSimpleFolder, check_shape
 from slr_det.errors import ConfigError
@@ -58,6 +66,7 @@ class TuSimpleDataset(Dataset[LaneItem]):
         training: Vary the frames.
         augmentation: How training frames are varied; None: not at all.
         seed: 0 or more.
+        cache: Keep what is read in memory, the pictures at the network's size, so that no file is decoded twice.
 
     Attributes:
         rows: The label of each frame.
@@ -78,6 +87,7 @@ class TuSimpleDataset(Dataset[LaneItem]):
         training: bool = False,
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        cache: bool = False,
     ) -> None:
         _check(size, row_anchors, griding, seed)
         self.folder = folder
@@ -87,6 +97,8 @@ class TuSimpleDataset(Dataset[LaneItem]):
         self.griding = griding
         self.augmentation = augmentation if training else None
         self.seed = seed
+        # The pixels, and the packed marks: 921,600 of them are some ten thousand bytes.
+        self._kept: dict[int, tuple[bytes, bytes]] | None = {} if cache else None
         # In shared memory, so that workers which live for several epochs see it change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
@@ -101,13 +113,8 @@ class TuSimpleDataset(Dataset[LaneItem]):
     def __getitem__(self, index: int) -> LaneItem:
         """Read and prepare a frame; DataError names an image that is missing, damaged or of other proportions."""
         index = range(len(self.rows))[index]
-        row = self.rows[index]
-        path = self.folder.image(row)
-        image = decode(str(path))
-        check_shape(path, image.size)
-        marks = self.folder.marks(row)
+        image, marks = self._read(index) if self._kept is None else self._remembered(index, self._kept)
         height, width = self.size
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
         if self.augmentation is not None:
             generator = np.random.default_rng([self.seed, int(self._epoch), index])
             motion = draw_motion(self.augmentation, generator)
@@ -119,6 +126,24 @@ class TuSimpleDataset(Dataset[LaneItem]):
             torch.from_numpy(np.array(small, dtype=np.int64)),
             index,
         )
+
+    def _read(self, index: int) -> tuple[Image.Image, NDArray[np.uint8]]:
+        """The picture of a frame at the network's size, and its marks."""
+        row = self.rows[index]
+        path = self.folder.image(row)
+        image = decode(str(path))
+        check_shape(path, image.size)
+        return image.resize(self.size[::-1], Image.Resampling.BILINEAR), self.folder.marks(row)
+
+    def _remembered(
+        self, index: int, kept: dict[int, tuple[bytes, bytes]]
+    ) -> tuple[Image.Image, NDArray[np.uint8]]:
+        if index not in kept:
+            image, marks = self._read(index)
+            kept[index] = image.tobytes(), zlib.compress(marks.tobytes(), 1)
+        pixels, packed = kept[index]
+        unpacked = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(LABEL_SIZE[::-1])
+        return Image.frombytes("RGB", self.size[::-1], pixels), unpacked
 
 
 def _check(size: tuple[int, int], row_anchors: Sequence[int], griding: int, seed: int) -> None:
