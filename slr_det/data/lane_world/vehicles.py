@@ -13,6 +13,7 @@ _GLASS = (40, 48, 56)
 _TAIL, _BRAKE, _HEAD = (132, 26, 26), (250, 62, 48), (238, 238, 226)
 _PLATE = (214, 214, 206)
 _DETAIL = 70.0  # beyond this distance, metres, wheels and plates are no more than a pixel
+_TOP = 0.86  # width of the roof, where the belt's is 1
 
 #: Shares of a vehicle's height: underside, belt (where windows begin); and of its length: where the roof begins and
 #: ends, from the end that faces the camera.
@@ -81,9 +82,9 @@ def _flank(frame: _Frame, vehicle: Vehicle) -> list[Piece]:
     found: list[Piece] = [
         (frame.at((side, low, 0), (side, low, l), (side, belt, l), (side, belt, 0)), paint, 1.0)
     ]
-    top = 0.86 * side
+    top = _TOP * side
     if vehicle.kind != "truck":
-        cabin = ((side, belt, 0.02 * l), (side, belt, front + 0.12 * l), (top, h, front), (top, h, roof))
+        cabin = ((side, belt, 0), (side, belt, front + 0.12 * l), (top, h, front), (top, h, roof))
         found.append((frame.at(*cabin), paint, 1.0))
         low_glass, high_glass = belt + 0.02 * h, 0.94 * h
         glass = (
@@ -130,7 +131,7 @@ def _end(frame: _Frame, vehicle: Vehicle) -> list[Piece]:
         found.append((frame.end(low + 0.5, belt - 0.1, -0.01, 0.01), paint * 0.7, 1.0))
     else:
         # Roof, then the glass below it; the body's upper part is lighter, the bumper darker.
-        found.append((frame.end(belt, h, -0.98, 0.98, 0.84, roof), paint * 0.9, 1.0))
+        found.append((frame.end(belt, h, -1, 1, _TOP, roof), paint * 0.9, 1.0))
         found.append((frame.end(belt + 0.03 * h, 0.95 * h, -0.88, 0.88, 0.9, roof * 0.9), _GLASS, 1.0))
         found.append((frame.end(belt - 0.06 * h, belt, -0.97, 0.97), np.minimum(paint * 1.15, 255), 1.0))
         found.append((frame.end(low, low + 0.14 * h, -1, 1), paint * 0.55, 1.0))
