@@ -168,8 +168,13 @@ def test_two_epochs_under_slr_then_hard_pruning_and_its_own_evaluation(
         net = building.network(
             checkpoints.read(str(pruned)).network, upstream, torch.device("cpu"), aux=False
         )
-    result = net.load_state_dict(torch.load(pruned, map_location="cpu")["model"], strict=False)
+        result = net.load_state_dict(torch.load(pruned, map_location="cpu")["model"], strict=False)
+        optimizer = torch.optim.Adam(net.parameters())
+        optimizer.load_state_dict(torch.load(adapter.last(job.folder), map_location="cpu")["optimizer"])
     assert not result.missing_keys and not result.unexpected_keys
+    shapes = {name: p.shape for name, p in net.named_parameters()}
+    moments = {n: optimizer.state[p]["exp_avg"].shape for n, p in net.named_parameters()}
+    assert moments == shapes, "the optimizer's state goes by the order of the weights"
 
 
 def test_a_resumed_run_ends_in_the_same_bits(

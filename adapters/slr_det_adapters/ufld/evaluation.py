@@ -65,10 +65,10 @@ def evaluate_checkpoint(job: EvalJob) -> dict[str, Any]:
     scores = ours.evaluate(found, read_rows(Path(job.data) / TEST_LABELS))
     return {
         "accuracy": printed["Accuracy"],
+        "empty_accuracy": scores.empty_accuracy,
+        "point_accuracy": scores.point_accuracy,
         "fp": printed["FP"],
         "fn": printed["FN"],
-        "point_accuracy": scores.point_accuracy,
-        "empty_accuracy": scores.empty_accuracy,
         "frames": scores.clips,
         "per_class": {},
     }

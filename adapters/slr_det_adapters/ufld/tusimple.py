@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from slr_det.data.pictures import inspect
+from slr_det.data.pictures import decode, inspect
 from slr_det.data.tusimple.folder import TuSimpleFolder, check_shape
 from slr_det.data.tusimple.labels import NO_POINT, LaneRow, write_rows
 from slr_det.errors import DataError, StorageError
@@ -117,8 +117,6 @@ def complete(root: Path) -> None:
 
 def read_picture(path: str) -> Image.Image:
     """In place of upstream's ``loader_func``: an image in RGB or a picture of lanes, or DataError with its name."""
-    from slr_det.data.pictures import decode
-
     if Path(path).parent.name != LABELS:
         return decode(path)
     with Image.open(path) as picture:
