@@ -130,9 +130,9 @@ def test_everything_wrong_in_a_description_is_said_at_once() -> None:
         ),
         ({"strides": (2,)}, "strides: 1 numbers for 2 blocks"),
         ({"up_strides": (1, 1)}, "come out at strides 2, 4, expected one whole number"),
-        ({"filters": (8, 0)}, "filters is too small"),
-        ({"nms_pre": 0}, "nms_pre is too small"),
-        ({"pillar_filters": ()}, "pillar_filters is too small"),
+        ({"filters": (8, 0)}, "filters: 0, expected at least 1"),
+        ({"nms_pre": 0}, "nms_pre: 0, expected at least 1"),
+        ({"pillar_filters": ()}, "layers and pillar_filters: expected at least one number in each"),
         ({"pillar_filters": (7, 8)}, "expected even widths"),
         ({"code_weights": (1.0,)}, "code_weights: 1 numbers, expected 7"),
         ({"classes": ()}, "classes: none"),
@@ -145,6 +145,14 @@ def test_numbers_that_do_not_fit_together_are_refused(changes: dict[str, Any], m
     with pytest.raises(ConfigError) as error:
         tiny(**changes)
     assert message in str(error.value)
+    assert str(error.value).startswith("pointpillars: ")
+
+
+def test_a_file_whose_numbers_do_not_fit_together_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"^net\.yaml: grid of 33 pillars along x"):
+        PointPillarsConfig.from_dict(
+            TINY.to_dict() | {"point_range": [0, -6.4, -3, 13.2, 6.4, 1]}, "net.yaml"
+        )
 
 
 def test_openpcdets_keys_become_ours() -> None:

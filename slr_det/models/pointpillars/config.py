@@ -12,6 +12,8 @@ from slr_det.models.pointpillars.reading import plain, read
 
 #: A grid line may miss the end of the range by this share of a voxel: 69.12 / 0.16 is not exactly 432.
 _SLACK = 1e-3
+# What a message is about where no file is.
+_OURS = "pointpillars"
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class PointPillarsConfig:
     def __post_init__(self) -> None:
         problems = [*self._of_grid(), *self._of_layers(), *self._of_anchors()]
         if problems:
-            raise ConfigError([f"pointpillars: {problem}" for problem in problems])
+            raise ConfigError([f"{_OURS}: {problem}" for problem in problems])
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -138,7 +140,7 @@ class PointPillarsConfig:
         return found
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], source: str = "pointpillars") -> PointPillarsConfig:
+    def from_dict(cls, data: Mapping[str, Any], source: str = _OURS) -> PointPillarsConfig:
         """Read what :meth:`to_dict` wrote, or a user did.
 
         Args:
@@ -152,7 +154,11 @@ class PointPillarsConfig:
         values = read(cls, data, source, problems, {"anchors": AnchorClass})
         if problems:
             raise ConfigError(problems)
-        return cls(**values)
+        try:
+            return cls(**values)
+        except ConfigError as error:
+            said = [f"{source}{problem.removeprefix(_OURS)}" for problem in error.problems]
+            raise ConfigError(said) from None
 
     def _of_grid(self) -> list[str]:
         problems = []
@@ -185,19 +191,21 @@ class PointPillarsConfig:
             for name, values in lists.items()
             if len(values) != len(self.layers)
         ]
-        low = {"layers": min(self.layers, default=0), "max_points": self.max_points - 1}
-        low |= {name: min(values, default=0) - 1 for name, values in lists.items()}
-        low |= {
-            "pillar_filters": min(self.pillar_filters, default=0) - 1,
-            "max_voxels": min(self.max_voxels) - 1,
+        if not self.layers or not self.pillar_filters:
+            problems.append("layers and pillar_filters: expected at least one number in each")
+        least = {"layers": (self.layers, 0), "pillar_filters": (self.pillar_filters, 1)}
+        least |= {name: (values, 1) for name, values in lists.items()}
+        least |= {"max_voxels": (self.max_voxels, 1), "max_points": ((self.max_points,), 1)}
+        least |= {
+            "point_features": ((self.point_features,), 3),
+            "direction_bins": ((self.direction_bins,), 1),
         }
-        low |= {"direction_bins": self.direction_bins - 1, "point_features": self.point_features - 3}
-        low |= {
-            "nms_pre": self.nms_pre - 1,
-            "nms_post": self.nms_post - 1,
-            "layers (count)": len(self.layers) - 1,
-        }
-        problems += [f"{name} is too small" for name, value in low.items() if value < 0]
+        least |= {"nms_pre": ((self.nms_pre,), 1), "nms_post": ((self.nms_post,), 1)}
+        problems += [
+            f"{name}: {min(values)}, expected at least {low}"
+            for name, (values, low) in least.items()
+            if values and min(values) < low
+        ]
         if any(width % 2 for width in self.pillar_filters[:-1]):
             problems.append(
                 f"pillar_filters: {list(self.pillar_filters)}, expected even widths but for the last"

@@ -106,20 +106,20 @@ class PillarVFE(nn.Module):
         """Compute (V, width of the last layer) floats, zero rows and all for a batch without pillars."""
         features, counts = pillars.features, pillars.counts
         count, room = features.shape[:2]
-        xyz = features[..., :3]
-        mean = xyz.sum(1, keepdim=True) / counts.to(features.dtype).view(-1, 1, 1)
-        size, start = features.new_tensor(self.size), features.new_tensor(self.centre)
-        centre = (pillars.coordinates[:, 1:].flip(1).to(features.dtype) * size + start).unsqueeze(1)
-        described = torch.cat([features, xyz - mean, xyz - centre], 2)
-        place = torch.arange(room, device=features.device)
-        filled = counts.unsqueeze(1)
-        described = described * (place < filled).unsqueeze(2)
         # The row behind the last point stands for it and for all that follow.
-        rows = described[place <= filled]
+        place, filled = torch.arange(room, device=features.device), counts.unsqueeze(1)
+        present = place <= filled
         lengths = (counts.long() + 1).clamp_(max=room)
-        standing = torch.where(place < filled, 1, room - filled)[place <= filled]
+        owner = torch.arange(count, device=features.device).repeat_interleave(lengths)
+        real = (place < filled)[present].unsqueeze(1)
+        mean = features[..., :3].sum(1) / counts.to(features.dtype).unsqueeze(1)
+        size, start = features.new_tensor(self.size), features.new_tensor(self.centre)
+        centre = pillars.coordinates[:, 1:].flip(1).to(features.dtype) * size + start
+        points = features[present]
+        xyz = points[:, :3]
+        rows = torch.cat([points, xyz - mean[owner], xyz - centre[owner]], 1) * real
         places = count * room
-        shares = (standing / max(places, 1)).to(features.dtype).unsqueeze(1)
+        shares = torch.where(real, 1, (room - counts)[owner].unsqueeze(1)).to(features.dtype) / max(places, 1)
         for layer in self.pfn_layers:
             rows = layer(rows, shares, places, lengths)
         return rows
