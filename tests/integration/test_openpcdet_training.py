@@ -365,7 +365,7 @@ def test_its_evaluation_code_and_ours_score_real_detections_alike(
     """OpenPCDet's evaluator with our rotated overlaps inside, not compiled, and slr_det's: the same table."""
     import numpy as np
 
-    from slr_det_adapters.openpcdet import building, configs, inject
+    from slr_det_adapters.openpcdet import building, configs, surroundings
     from slr_det_adapters.openpcdet.evaluation import Scores, standard
 
     classes = ["Car", "Pedestrian", "Cyclist"]
@@ -393,12 +393,12 @@ def test_its_evaluation_code_and_ours_score_real_detections_alike(
                     "score": found.scores,
                 }
             )
-        with inject._stand_ins():
+        with surroundings.stand_ins():
             _, own = batches.dataset.evaluation(detections, classes)
         for overlap in ("standard", "loose", "0.5"):
             scores = Scores(batches.dataset, overlap, upstream)
             ours = scores.ours(detections, classes)
-            with inject._stand_ins():
+            with surroundings.stand_ins():
                 theirs = scores.own_at(detections, classes)
             assert ours["3d_R40"]["Car"]["moderate"] > 0
             assert set(theirs) == {"3d_R40", "bev_R40", "bbox_R40"}

@@ -16,7 +16,16 @@ from torch import nn
 from slr_det.adapter import load_adapter
 from slr_det.errors import CheckpointError, ConfigError, DataError, MissingExtraError
 from slr_det.pointcloud.rotated import iou_bev, overlap_bev
-from slr_det_adapters.openpcdet import building, checkpoints, configs, inject, kitti, ops, substitutes
+from slr_det_adapters.openpcdet import (
+    building,
+    checkpoints,
+    configs,
+    inject,
+    kitti,
+    ops,
+    substitutes,
+    surroundings,
+)
 from slr_det_adapters.openpcdet.adapter import UNSUPPORTED
 from slr_det_adapters.openpcdet.arguments import Arguments
 from slr_det_adapters.openpcdet.evaluation import common_form, standard
@@ -271,12 +280,12 @@ def test_the_stand_in_for_easydict_behaves_as_a_configuration_needs() -> None:
 
 
 def test_stand_ins_are_gone_after_the_import() -> None:
-    missing = [name for name in substitutes.packages() if not inject._installed(name)]
+    missing = [name for name in substitutes.packages() if not surroundings.installed(name)]
     before = set(sys.modules)
-    with inject._stand_ins():
+    with surroundings.stand_ins():
         assert all(name in sys.modules for name in missing)
     assert not any(name in sys.modules for name in missing if name not in before)
-    assert not inject._installed("a package that nobody has")
+    assert not surroundings.installed("a package that nobody has")
 
 
 def test_metrics_are_fractions_and_means_over_classes() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import inspect
 import os
 import sys
@@ -21,12 +20,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 
 from slr_det.errors import ConfigError, MissingExtraError
 from slr_det_adapters.openpcdet import substitutes
+from slr_det_adapters.openpcdet.surroundings import aliases, cuda_is_cpu, importing, stand_ins
 
 VARIABLE = "SLR_DET_OPENPCDET"
 DEFAULT = "third_party/OpenPCDet"
@@ -34,8 +32,6 @@ DEFAULT = "third_party/OpenPCDet"
 WRITTEN_FOR = "8caccce"
 _VERSION = "0.6.0+unbuilt"
 _OPS = "pcdet.ops."
-_ARGO2 = "pcdet.datasets.argo2.argo2_dataset"
-_ROTATE_IOU = "pcdet.datasets.kitti.kitti_object_eval_python.rotate_iou"
 _MODULES = (
     "pcdet.config",
     "pcdet.datasets",
@@ -67,7 +63,7 @@ class Checkout:
 
     def seam(self, module: str, name: str) -> Any:
         """An attribute of one of its modules; ConfigError where this version of OpenPCDet has moved it."""
-        with _importing(self.root), _stand_ins():
+        with importing(self.root), stand_ins():
             try:
                 found = importlib.import_module(module)
             except ModuleNotFoundError as error:
@@ -145,7 +141,7 @@ def import_checkout(path: str | Path = "") -> Checkout:
     finder = _Fallback(root)
     sys.meta_path.append(finder)
     try:
-        with _importing(root), _stand_ins(), _aliases(), warnings.catch_warnings():
+        with importing(root), stand_ins(), aliases(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # old names of torch and numpy: news for its authors
             for name in _MODULES:
                 importlib.import_module(name)
@@ -176,10 +172,10 @@ def use_checkout(path: str | Path = "", device: str | torch.device = "") -> Iter
     checkout = import_checkout(path)
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_importing(checkout.root))
-        stack.enter_context(_aliases())
+        stack.enter_context(importing(checkout.root))
+        stack.enter_context(aliases())
         if chosen.type == "cpu":
-            stack.enter_context(_cuda_is_cpu(checkout))
+            stack.enter_context(cuda_is_cpu(checkout.compiled))
         yield checkout
 
 
@@ -242,98 +238,3 @@ class _Fallback(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Everything is there already."""
-
-
-@contextlib.contextmanager
-def _importing(root: Path) -> Iterator[None]:
-    """Let the checkout's modules be found, and write no bytecode beside them."""
-    before = sys.dont_write_bytecode
-    # Its `tools` has modules with names like `test`: last, so that they hide nothing.
-    places = [str(root), str(root / "tools")]
-    sys.dont_write_bytecode = True
-    sys.path.insert(0, places[0])
-    sys.path.append(places[1])
-    try:
-        yield
-    finally:
-        sys.dont_write_bytecode = before
-        for place in places:
-            with contextlib.suppress(ValueError):
-                sys.path.remove(place)
-
-
-@contextlib.contextmanager
-def _stand_ins() -> Iterator[None]:
-    """Stand-ins for missing packages, out of sight again afterwards: nobody else shall take them for the real ones."""
-    if not (_installed("av2") and _installed("kornia")):
-        sys.modules[_ARGO2] = substitutes.argo2()
-    if not _numba_cuda():
-        sys.modules[_ROTATE_IOU] = substitutes.rotate_iou()
-    made = [
-        module
-        for package, make in substitutes.packages().items()
-        if not _installed(package)
-        for module in make()
-    ]
-    sys.modules.update({module.__name__: module for module in made})
-    try:
-        yield
-    finally:
-        for module in made:
-            del sys.modules[module.__name__]
-
-
-def _installed(package: str) -> bool:
-    return package in sys.modules or importlib.util.find_spec(package) is not None
-
-
-def _numba_cuda() -> bool:
-    if not _installed("numba"):
-        return False
-    try:
-        return bool(importlib.import_module("numba.cuda").is_available())
-    except Exception:  # a driver or toolkit that does not fit: whatever it says, it is not available
-        return False
-
-
-@contextlib.contextmanager
-def _aliases() -> Iterator[None]:
-    """Names of Python's types that numpy has dropped and OpenPCDet still uses."""
-    added = {
-        name: kind for name, kind in (("int", int), ("float", float), ("bool", bool)) if name not in vars(np)
-    }
-    for name, kind in added.items():
-        setattr(np, name, kind)
-    try:
-        yield
-    finally:
-        for name in added:
-            delattr(np, name)
-
-
-@contextlib.contextmanager
-def _cuda_is_cpu(checkout: Checkout) -> Iterator[None]:
-    """Let ``.cuda()`` and ``torch.cuda.FloatTensor`` give CPU tensors, and our operations take them."""
-    from slr_det_adapters.openpcdet import ops
-
-    def stay(self: Any, *_: Any, **__: Any) -> Any:
-        return self.cpu()
-
-    swaps: list[tuple[Any, str, Any]] = [
-        (torch.Tensor, "cuda", stay),
-        (nn.Module, "cuda", stay),
-        (torch.cuda, "FloatTensor", torch.FloatTensor),
-        (torch.cuda, "IntTensor", torch.IntTensor),
-    ]
-    for name in checkout.compiled & {"iou3d_nms.iou3d_nms_cuda", "roiaware_pool3d.roiaware_pool3d_cuda"}:
-        package, _, extension = name.partition(".")
-        users = sys.modules[f"pcdet.ops.{package}.{package}_utils"]
-        swaps.append((users, extension, ops.replacement(name)))
-    before = [(owner, name, getattr(owner, name)) for owner, name, _ in swaps]
-    for owner, name, value in swaps:
-        setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        for owner, name, value in before:
-            setattr(owner, name, value)

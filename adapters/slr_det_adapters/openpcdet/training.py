@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from slr_det.adapter import TrainJob
@@ -28,13 +27,13 @@ from slr_det.masks import MaskKeeper
 from slr_det_adapters.openpcdet import building, checkpoints, configs, kitti
 from slr_det_adapters.openpcdet.arguments import Arguments
 from slr_det_adapters.openpcdet.inject import Checkout
+from slr_det_adapters.openpcdet.objective import HeldBatches
 
 _MODULE = "train_utils.train_utils"
 _PATTERN = "checkpoint_epoch_*.pth"
 #: OpenPCDet deletes before it writes: of two, one is left when the disk fills up.
 _KEPT = 2
 _NEVER = 10**9  # seconds; a checkpoint within an epoch would hold half an iteration
-_FIXED_BATCHES = 4
 
 
 def last(folder: str | Path) -> Path:
@@ -98,7 +97,7 @@ class Phase:
         self.named = dict(self.model.named_parameters())
         self._bar: tqdm[Any] | None = None
         self._loss = torch.zeros((), device=device)
-        self._held: list[dict[str, Any]] | None = None
+        self._held: HeldBatches | None = None
 
     def run(self, saved: tuple[dict[str, Any], dict[str, Any]] | None) -> None:
         """Train from the start, or from a checkpoint of this phase."""
@@ -255,42 +254,10 @@ class Phase:
         }
         checkpoints.write(Path(f"{filename}.pth"), {**state, checkpoints.KEY: card})
 
-    # -- the fixed objective ------------------------------------------------------------------------------
-
     def _fixed_objective(self) -> float:
-        """Mean loss per frame on a few training batches that are drawn once and held for the run."""
         if self._held is None:
-            self._held = self._draw_batches()
-        place = self.checkout.seam("pcdet.models", "load_data_to_gpu")
-        training = {module: module.training for module in self.model.modules()}
-        self.model.train()  # else there is no loss
-        for module in self.model.modules():
-            if isinstance(module, _BatchNorm):
-                module.eval()  # statistics are neither taken from these batches nor changed by them
-        total = frames = 0.0
-        try:
-            with torch.no_grad():
-                for held in self._held:
-                    batch = dict(held)
-                    place(batch)
-                    losses, _, _ = self.model(batch)
-                    total += float(losses["loss"].mean()) * held["batch_size"]
-                    frames += held["batch_size"]
-        finally:
-            for module, mode in training.items():
-                module.training = mode
-        return total / frames
-
-    def _draw_batches(self) -> list[dict[str, Any]]:
-        dataset, size = self.batches.dataset, self.batches.batch_size
-        with building.untouched_generators():
-            building.reseed(building.seed_of(self.job.seed, building.HELD_BATCHES))
-            kitti.restart_samplers(dataset, self.checkout)
-            order = torch.randperm(len(dataset))[: _FIXED_BATCHES * size].tolist()
-            return [
-                dataset.collate_batch([dataset[index] for index in order[at : at + size]])
-                for at in range(0, len(order), size)
-            ]
+            self._held = HeldBatches(self.batches, self.job.seed, self.checkout)
+        return self._held.mean_loss(self.model)
 
     # -- what OpenPCDet would do otherwise ----------------------------------------------------------------
 
