@@ -66,8 +66,8 @@ POINTPILLARS: dict[str, Any] = {
     "model": "pointpillars_small",
     "method": ["slr", "admm"],
     "recipe": "recommended",
-    "dense_epochs": 16,
-    "epochs": 8,
+    "dense_epochs": 24,
+    "epochs": 12,
     "retrain_epochs": 2,
     "prune": {"target_compression": "9.449x", "dense_head": False},
     "train": {
@@ -83,6 +83,30 @@ POINTPILLARS: dict[str, Any] = {
         "val_every": 2,
     },
     "dense": {"schedule": "onecycle"},
+}
+
+#: What ``python -m slr_det.lane`` does without arguments; ``configs/lane/road.yaml`` holds the same settings.
+LANE: dict[str, Any] = {
+    "name": "road",
+    "data": "road",
+    "model": "parsingnet_small",
+    "method": ["slr", "admm"],
+    "recipe": "recommended",
+    "dense_epochs": 24,
+    "epochs": 10,
+    "retrain_epochs": 2,
+    "prune": {"target_compression": "12x"},
+    "train": {
+        "batch": 16,
+        "optimizer": "adamw",
+        "lr": 0.002,
+        "weight_decay": 0.001,
+        "schedule": "cosine",
+        "cache": True,
+        "epoch_val_frames": 50,
+        "val_every": 2,
+    },
+    "dense": {"lr": 0.004, "schedule": "onecycle"},
 }
 
 _RUN = """\
@@ -143,5 +167,24 @@ POINTPILLARS_SETTINGS = f"""settings (key=value, or a YAML file with the same ke
 {_PRUNE.format(rate="9.45x")}\
   min.moderate=0.6           exit with 1 where the final model is below
   anything else              an argument of the trainer: lr=0.003 batch=4 overlap=standard|loose|0.5 paste=15 ...
+  dense.lr=, retrain.lr=     what differs in dense training and in masked retraining
+"""
+
+LANE_SETTINGS = f"""settings (key=value, or a YAML file with the same keys):
+  model=NAME|FILE.yaml|FILE  parsingnet18 to parsingnet152, parsingnet50next, parsingnet50wide, parsingnet_small, ... or
+                             a YAML file of a network (together with weights= or dense_epochs=N), or a checkpoint of
+                             slr_det or Ultra-Fast-Lane-Detection
+  weights=FILE               weights for a network: such a checkpoint; or, for the backbone, torchvision's ResNet
+  data=...                   a folder in TuSimple's layout, or 'road' (generated)
+  backend=embedded           embedded: our own network and trainer; ufld: your Ultra-Fast-Lane-Detection checkout
+{_RUN.format(recipe="recommended")}\
+  dense_epochs=              dense training first: from random weights, or from weights=
+  iterations_per_epoch=1     iterations of the method in each epoch
+  one_schedule=false         one learning-rate schedule over epochs and retrain_epochs together
+  prune.scope=everything     everything: cls, with four fifths of the weights, is pruned too, and a rate counts all of
+                             the model; backbone: pool and cls stay dense, and a rate counts what is pruned
+{_PRUNE.format(rate="12.10x")}\
+  min.accuracy=0.9           exit with 1 where the final model is below
+  anything else              an argument of the trainer: lr=0.0004 batch=32 cache=true rotation=6 predictions=FILE ...
   dense.lr=, retrain.lr=     what differs in dense training and in masked retraining
 """
