@@ -25,7 +25,8 @@ from slr_det.data.render import (
     outline,
     polygon_area,
 )
-from slr_det.data.shapes import build, cache_dir
+from slr_det.data.generated import cache_dir
+from slr_det.data.shapes import build
 from slr_det.errors import ConfigError, StorageError
 
 SIZE = 96

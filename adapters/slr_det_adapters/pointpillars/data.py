@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from slr_det.data.generated import cache_dir
 from slr_det.data.kitti.database import ObjectDatabase, object_database
 from slr_det.data.kitti.dataset import Frame, KittiDataset
 from slr_det.data.kitti.frames import KittiFolder
 from slr_det.data.kitti_world import world_dataset
 from slr_det.data.loading import FrameLoader
-from slr_det.data.shapes import cache_dir
 from slr_det.errors import CheckpointError, ConfigError, DataError, nearest
 from slr_det.metrics.kitti_rules import BENCHMARK, canonical
 from slr_det.models.pointpillars import PointPillarsConfig, pillars_of

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from slr_det.data.generated import frames_to_make, generated_folder
 from slr_det.data.kitti.labels import write_objects
 from slr_det.data.kitti_world.annotate import HIDDEN, MIN_POINTS, label
 from slr_det.data.kitti_world.lidar import Scan, scan
 from slr_det.data.kitti_world.rig import IMAGE_SHAPE, calibration_text, plane_text, render
 from slr_det.data.kitti_world.scene import Scene, draw_scene
-from slr_det.data.shapes import cache_dir
-from slr_det.errors import ConfigError, StorageError
 
 #: Raised whenever the same parameters would give other scans, pictures or labels.
 GENERATOR_VERSION = 1
@@ -57,7 +52,7 @@ def world_dataset(
     once.
 
     Args:
-        root: Folder that holds the sets, default :func:`~slr_det.data.shapes.cache_dir`.
+        root: Folder that holds the sets, default :func:`~slr_det.data.generated.cache_dir`.
         frames: Number of training and of validation frames; the latter are numbered on from the former.
         seed: Seed of the set.
         progress: Show a progress bar; None shows it on a terminal only.
@@ -69,29 +64,17 @@ def world_dataset(
         ConfigError: a count below 1 or a negative seed.
         StorageError: the folder cannot be written.
     """
-    problems = [
-        f"frames: {count} {split} frames, expected at least 1"
-        for split, count in zip(SPLITS, frames, strict=True)
-        if count < 1
-    ]
-    if seed < 0:
-        problems.append(f"seed: {seed}, expected 0 or more")
-    if problems:
-        raise ConfigError([f"generated KITTI world: {p}" for p in problems])
-
-    parameters = {"version": GENERATOR_VERSION, "frames": list(frames), "seed": seed}
-    key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:10]
-    base = Path(root).expanduser().absolute() if root is not None else cache_dir()
-    folder = base / f"kitti-world-v{GENERATOR_VERSION}-{key}"
-    try:
-        if not _complete(folder):
-            _build_atomically(folder, frames, seed, progress)
-    except OSError as error:
-        raise StorageError(
-            f"cannot write the generated KITTI world to {folder} ({error.strerror or error}): "
-            "set SLR_DET_CACHE to a folder with space that can be written"
-        ) from error
-    return folder
+    frames_to_make("a KITTI world", frames, SPLITS, seed)
+    return generated_folder(
+        root,
+        f"kitti-world-v{GENERATOR_VERSION}",
+        {"version": GENERATOR_VERSION, "frames": list(frames), "seed": seed},
+        lambda folder, bar: _write(folder, frames, seed, bar),
+        last_file=f"ImageSets/{SPLITS[-1]}.txt",
+        what="a KITTI world",
+        total=sum(frames),
+        progress=progress,
+    )
 
 
 def draw_frame(seed: int, split: int, index: int) -> tuple[Scene, Scan]:
@@ -99,33 +82,6 @@ def draw_frame(seed: int, split: int, index: int) -> tuple[Scene, Scan]:
     rng = np.random.default_rng([seed, split, index])
     scene = draw_scene(rng)
     return scene, scan(scene, rng)
-
-
-def _complete(folder: Path) -> bool:
-    return (folder / "ImageSets" / f"{SPLITS[-1]}.txt").is_file()
-
-
-def _build_atomically(folder: Path, frames: tuple[int, int], seed: int, progress: bool | None) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        with tqdm(
-            total=sum(frames),
-            desc="generating a KITTI world",
-            unit="frame",
-            disable=None if progress is None else not progress,
-        ) as bar:
-            _write(scratch, frames, seed, bar)
-        scratch.chmod(0o755)
-        try:
-            scratch.rename(folder)
-        except OSError:
-            # Another process finished first; its set is the same. A damaged leftover is replaced.
-            if not _complete(folder):
-                shutil.rmtree(folder)
-                scratch.rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _write(root: Path, frames: tuple[int, int], seed: int, bar: tqdm[None]) -> None:
