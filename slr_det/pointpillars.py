@@ -21,7 +21,7 @@ EPILOG = f"""examples:
       what would be kept of which layer, before anything is trained
   {MODULE} model=pointpillars weights=pointpillar.pth data=/path/to/kitti --compression 9.449x
       from a checkpoint of OpenPCDet's; model=FILE.pt takes one of slr_det itself
-  {MODULE} --backend openpcdet upstream=OpenPCDet \\
+  SLR_DET_OPENPCDET=OpenPCDet {MODULE} --backend openpcdet \\
       model=cfgs/kitti_models/pointpillar.yaml weights=pointpillar.pth data=/path/to/kitti --compression 4.874x
       in your own checkout of OpenPCDet, by its own trainer
   {MODULE} --resume runs/NAME

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +36,9 @@ MEASURES: tuple[str, ...] = (
     "bbox_R11",
     "aos_R11",
 )
+
+#: The measure whose scores go by the difficulty alone in a report.
+HEADLINE = "3d_R40"
 
 #: Measure -> class -> difficulty -> percent.
 Result = dict[str, dict[str, dict[str, float]]]
@@ -170,6 +174,29 @@ def score(
         out("")
         out("aos is left out: the detections have no observation angle (alpha is -10)")
     return result
+
+
+def fractions(result: Result) -> dict[str, Any]:
+    """An evaluation in the form of a report: fractions of 1 by name, the means over the classes first.
+
+    The 3D AP over 40 recall levels is called ``moderate``, ``easy``, ``hard``; a class's own has its name in front
+    (``Car_moderate``), and the other measures have theirs (``bev_R40_moderate``). ``per_class`` has all of them again.
+
+    Args:
+        result: As :func:`evaluate` returns it, ``3d_R40`` among the measures.
+    """
+    per_class: dict[str, dict[str, float]] = {}
+    for measure in MEASURES:
+        for name, levels in result.get(measure, {}).items():
+            for difficulty, percent in levels.items():
+                key = difficulty if measure == HEADLINE else f"{measure}_{difficulty}"
+                per_class.setdefault(name, {})[key] = float(percent) / 100
+    keys = next(iter(per_class.values()))
+    means = {key: sum(values[key] for values in per_class.values()) / len(per_class) for key in keys}
+    order = ("moderate", "easy", "hard")
+    headline = {difficulty: means.pop(difficulty) for difficulty in order}
+    own = {f"{name}_{d}": values[d] for d in order for name, values in per_class.items()}
+    return {**headline, **own, **means, "per_class": per_class}
 
 
 def summary(result: Result, measure: str = "3d_R40") -> dict[str, float]:

@@ -19,14 +19,12 @@ from tqdm import tqdm
 from slr_det.adapter import EvalJob, TrainJob
 from slr_det.data.kitti.labels import KittiObjects
 from slr_det.masks import recalibrate_batchnorm
-from slr_det.metrics.kitti import evaluate
+from slr_det.metrics.kitti import HEADLINE, evaluate, fractions
 from slr_det.metrics.kitti_rules import DIFFICULTIES, OVERLAPS
 from slr_det_adapters.openpcdet import building, checkpoints, configs, kitti
 from slr_det_adapters.openpcdet.arguments import Arguments
 from slr_det_adapters.openpcdet.inject import Checkout
 
-#: The measure whose scores go by the difficulty alone.
-HEADLINE = "3d_R40"
 _EVALUATION = "eval_utils.eval_utils"
 _EVALUATOR = "pcdet.datasets.kitti.kitti_object_eval_python.eval"
 #: The kinds of box of a row of its table of overlaps, and its order of classes.
@@ -74,25 +72,13 @@ def evaluate_checkpoint(job: EvalJob) -> dict[str, Any]:
 
 
 def common_form(tables: Tables, frames: int) -> dict[str, Any]:
-    """Metrics of a report: fractions of 1, means over the classes, each class's own, and ``per_class``.
-
-    The 3D AP is called ``easy``, ``moderate``, ``hard``, the others by their measure: ``bev_R40_moderate``. A class's
-    own have its name in front: ``Car_moderate``.
+    """Metrics of a report, as :func:`slr_det.metrics.kitti.fractions` names them, and the number of ``frames``.
 
     Args:
         tables: AP in percent by measure, class and difficulty; ``3d_R40`` is among the measures.
         frames: How many frames were evaluated.
     """
-    per_class: dict[str, dict[str, float]] = {name: {} for name in tables[HEADLINE]}
-    for measure, table in tables.items():
-        for name, values in table.items():
-            for level in DIFFICULTIES:
-                key = level if measure == HEADLINE else f"{measure}_{level}"
-                per_class[name][key] = float(values[level]) / 100
-    keys = list(next(iter(per_class.values())))
-    means = {key: sum(values[key] for values in per_class.values()) / len(per_class) for key in keys}
-    own = {f"{name}_{level}": values[level] for name, values in per_class.items() for level in DIFFICULTIES}
-    return {**means, **own, "frames": frames, "per_class": per_class}
+    return {**fractions(tables), "frames": frames}
 
 
 class Scores:

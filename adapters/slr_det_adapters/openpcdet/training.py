@@ -175,6 +175,12 @@ class Phase:
     def _require_steps(self) -> None:
         """Refuse a cycle whose rise is shorter than a step, which OpenPCDet would divide by."""
         optimization = self.ready.OPTIMIZATION
+        if optimization.OPTIMIZER in ("adam", "sgd"):
+            # Its loop hands every schedule two numbers, and torch's LambdaLR takes one.
+            raise ConfigError(
+                f"OPTIMIZATION.OPTIMIZER is '{optimization.OPTIMIZER}', whose schedule OpenPCDet's training loop "
+                "cannot step; use adam_onecycle"
+            )
         steps = len(self.batches) * self.job.epochs
         if optimization.OPTIMIZER == "adam_onecycle" and int(steps * optimization.PCT_START) < 1:
             raise ConfigError(

@@ -15,8 +15,7 @@ from slr_det.data.kitti.boxes import to_objects
 from slr_det.data.kitti.labels import KittiObjects, write_objects
 from slr_det.errors import StorageError
 from slr_det.masks import recalibrate_batchnorm
-from slr_det.metrics.kitti import MEASURES, Result, evaluate
-from slr_det.metrics.kitti_rules import DIFFICULTIES
+from slr_det.metrics.kitti import Result, evaluate, fractions
 from slr_det.models.pointpillars import Detections, PointPillars
 from slr_det_adapters.mmengine.precision import precision
 from slr_det_adapters.mmengine.runner import find_device
@@ -33,28 +32,6 @@ from slr_det_adapters.pointpillars.data import (
 )
 from slr_det_adapters.pointpillars.trainable import Trainable
 from slr_det_adapters.subsets import drawn
-
-#: The measure whose scores go by the difficulty alone: ``moderate`` is the 3D AP of moderate objects, R40.
-HEADLINE = "3d_R40"
-
-
-def metrics_of(result: Result) -> dict[str, Any]:
-    """An evaluation as fractions of 1 by name: means over the classes, each class's own, and ``per_class``.
-
-    The 3D AP over 40 recall levels is called ``easy``, ``moderate``, ``hard``, the others by their measure:
-    ``bev_R40_moderate``. A class's own have its name in front: ``Car_moderate``.
-    """
-    per_class: dict[str, dict[str, float]] = {}
-    for measure in MEASURES:
-        for name, levels in result.get(measure, {}).items():
-            for difficulty, percent in levels.items():
-                key = difficulty if measure == HEADLINE else f"{measure}_{difficulty}"
-                per_class.setdefault(name, {})[key] = percent / 100
-    keys = next(iter(per_class.values()))
-    means = {key: sum(values.get(key, 0.0) for values in per_class.values()) / len(per_class) for key in keys}
-    own = {f"{name}_{d}": values[d] for name, values in per_class.items() for d in DIFFICULTIES}
-    headline = {difficulty: means.pop(difficulty) for difficulty in DIFFICULTIES}
-    return {**headline, **own, **means, "per_class": per_class}
 
 
 class KittiMetric(BaseMetric):
@@ -80,7 +57,7 @@ class KittiMetric(BaseMetric):
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Score all batches of all processes together."""
         result = score(self.data, dict(results), self.overlap)
-        return {name: value for name, value in metrics_of(result).items() if isinstance(value, float)}
+        return {name: value for name, value in fractions(result).items() if isinstance(value, float)}
 
 
 def detected(data: KittiData, frame: str, found: Detections) -> KittiObjects:
@@ -103,7 +80,7 @@ def score(data: KittiData, found: dict[str, KittiObjects], overlap: str) -> Resu
 
 
 def evaluate_checkpoint(job: EvalJob) -> dict[str, Any]:
-    """KITTI's AP on the validation frames, as :func:`metrics_of` names it, and their number as ``frames``."""
+    """KITTI's AP on the validation frames as :func:`slr_det.metrics.kitti.fractions` has it; ``frames``, how many."""
     arguments = Arguments.read(job.args)
     data = open_data(job.data)
     net = at_work(job.model, job.device, arguments)
@@ -113,7 +90,7 @@ def evaluate_checkpoint(job: EvalJob) -> dict[str, Any]:
     if folder is not None:
         for frame, objects in found.items():
             write_objects(folder / f"{frame}.txt", objects)
-    return {**metrics_of(score(data, found, arguments.overlap)), "frames": len(found)}
+    return {**fractions(score(data, found, arguments.overlap)), "frames": len(found)}
 
 
 def _made(name: str) -> Path:
