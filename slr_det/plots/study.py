@@ -43,6 +43,7 @@ _STAGE_LOOKS = {
     "final": {"color": SATISFIED, "marker": "o"},
 }
 _PANEL = 3.1  # inches
+_LEVEL = 5  # labels of an axis that have room beside each other
 
 
 def draw_study(folder: str | Path, document: Document, names: Sequence[str]) -> dict[str, str]:
@@ -227,6 +228,8 @@ def _value_axis(axes: Axes, values: Sequence[float], label: str, form: str) -> N
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: form.format(value)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
+    if len(tried) > _LEVEL:
+        axes.tick_params(axis="x", labelrotation=60)
     axes.margins(x=0.12)
     axes.set_xlabel(label)
 

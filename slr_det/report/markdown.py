@@ -10,6 +10,7 @@ import yaml
 
 from slr_det.report.published import beside_published
 from slr_det.report.table import (
+    METRIC_NOTES,
     PHASE_LABELS,
     Report,
     duration,
@@ -110,6 +111,9 @@ def _scores(report: Report) -> Iterator[str]:
         "without any further training; *BN recalibrated* adds forward passes that refresh the batch-norm "
         "statistics; *retrained* adds training in which the zeros stay zero."
     )
+    notes = [METRIC_NOTES[name] for name in names if name in METRIC_NOTES]
+    if notes:
+        yield f"Of the columns, {'; '.join(notes)}."
     beside = beside_published(report)
     if beside is not None:
         what, rows = beside

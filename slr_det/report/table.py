@@ -19,8 +19,8 @@ _METRIC_LABELS = {
     "trainer_map": "trainer's mAP",
     "top1": "top-1 accuracy",
     "top5": "top-5 accuracy",
-    "empty_accuracy": "accuracy, no lanes",
-    "point_accuracy": "point accuracy",
+    "empty_accuracy": "no lanes",
+    "point_accuracy": "points",
     "fp": "FP",
     "fn": "FN",
 }
@@ -29,6 +29,14 @@ _PREFERRED = (
     *("accuracy", "empty_accuracy", "point_accuracy", "fp", "fn"),
 )
 _MOST_METRICS = 4
+
+METRIC_NOTES = {
+    "empty_accuracy": "*no lanes* is the accuracy of a prediction without any lane on the same frames",
+    "point_accuracy": "*points* is the share of the true points that are right",
+    "fp": "*FP* is the share of the predicted lanes that are none",
+    "fn": "*FN* is the share of the true lanes that are missed",
+}
+"""What the page says of metrics whose names do not say it."""
 
 Report = Mapping[str, Any]
 

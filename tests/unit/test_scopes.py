@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -109,3 +110,16 @@ def test_a_report_counts_the_parts_and_says_which_was_pruned() -> None:
     assert f"What was pruned: {said}." in page and "| backbone | 1,030 | 280 | 72.8% | 3.68x |" in page
     del report["compression"]["parts"]
     assert "layers pruned" not in summary_table(report) + markdown(report)
+
+
+def test_the_columns_of_lanes_are_explained_and_fit_on_a_terminal() -> None:
+    report = make_report(("slr", "admm"))
+    scores = {"accuracy": 0.91, "empty_accuracy": 0.42, "point_accuracy": 0.88, "fp": 0.2, "fn": 0.1}
+    for run in (report, *report["others"].values()):
+        for phase in run["phases"].values():
+            phase["metrics"] = {**scores, "frames": 100.0}
+    report["metric"] = "accuracy"
+    head = summary_table(report).splitlines()[2]
+    assert re.split(r"\s{2,}", head)[2:8] == ["accuracy", "vs dense", "no lanes", "points", "FP", "FN"]
+    assert "Of the columns, *no lanes* is the accuracy of a prediction without any lane" in markdown(report)
+    assert "Of the columns" not in markdown(make_report(("slr",)))
