@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from slr_det.models.pointpillars import (
     Outputs,
     Pillars,
     PointPillars,
+    PointPillarsConfig,
     from_openpcdet,
     pillars_of,
 )
@@ -34,13 +35,24 @@ pytestmark = [pytest.mark.samples, pytest.mark.slow]
 CONFIG = "cfgs/kitti_models/pointpillar.yaml"
 KITTI = PRESETS["pointpillars"]
 CLOSE = 1e-4
+# Objects of each class at odd angles, and one that fits no anchor.
+ODD = torch.tensor(
+    [
+        [12.0, 4.0, -1.0, 4.1, 1.7, 1.5, 0.8, 1.0],
+        [15.0, -8.0, -0.8, 0.7, 0.6, 1.7, -2.0, 2.0],
+        [9.0, 6.0, -0.8, 1.8, 0.5, 1.7, 2.9, 3.0],
+        [30.0, 0.0, -1.0, 9.0, 3.0, 3.0, -0.7, 1.0],
+    ]
+)
 
 
 @dataclass(frozen=True)
 class Theirs:
-    """OpenPCDet's network with random weights and the function that its trainer saves a model with."""
+    """OpenPCDet's network with random weights, what builds others, and what its trainer saves a model with."""
 
     model: Any
+    config: dict[str, Any]
+    build: Callable[[dict[str, Any]], Any]
     checkpoint_state: Any
 
 
@@ -51,8 +63,13 @@ def theirs(openpcdet: Path) -> Iterator[Theirs]:
     cpu = torch.device("cpu")
     with building.opened(openpcdet, cpu) as checkout:
         torch.manual_seed(0)
-        model = building.network(configs.read(CONFIG, checkout), checkout, cpu)
-        yield Theirs(model, checkout.seam("train_utils.train_utils", "checkpoint_state"))
+        config = configs.read(CONFIG, checkout)
+
+        def build(config: dict[str, Any]) -> Any:
+            return building.network(config, checkout, cpu)
+
+        save = checkout.seam("train_utils.train_utils", "checkpoint_state")
+        yield Theirs(build(config), config, build, save)
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +80,10 @@ def frames(samples: Path) -> list[tuple[Tensor, Tensor]]:
     return [(frame.points, frame.boxes[in_range(frame.boxes, KITTI.point_range)]) for frame in chosen]
 
 
-def pillars(frames: list[tuple[Tensor, Tensor]], training: bool) -> Pillars:
-    return pillars_of([points for points, _ in frames], KITTI, voxelize, training=training)
+def pillars(
+    frames: list[tuple[Tensor, Tensor]], training: bool, config: PointPillarsConfig = KITTI
+) -> Pillars:
+    return pillars_of([points for points, _ in frames], config, voxelize, training=training)
 
 
 def their_batch(cut: Pillars, frames: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
@@ -175,6 +194,34 @@ def test_outputs_and_boxes_are_theirs(
         assert torch.equal(mine.labels, their["pred_labels"][pairs])
 
 
+def test_targets_losses_and_statistics_are_theirs(
+    theirs: Theirs, ours: PointPillars, frames: list[tuple[Tensor, Tensor]]
+) -> None:
+    some = [frames[0], frames[1]]
+    # A frame without objects, and one with objects of each class at odd angles.
+    some[0] = (some[0][0], some[0][1][:0])
+    some[1] = (some[1][0], torch.cat([some[1][1], ODD]))
+    cut = pillars(some, True)
+    before = {name: value.clone() for name, value in ours.state_dict().items()}
+    batch = their_batch(cut, some)
+    total, expected, _ = theirs.model.train()(batch)
+    outputs = ours.train()(cut)
+    loss, parts = ours.loss(outputs, [boxes for _, boxes in some])
+    targets = assign(ours.anchors, [boxes for _, boxes in some], KITTI)
+    assert torch.equal(targets.labels.int(), theirs.model.dense_head.forward_ret_dict["box_cls_labels"])
+    assert set(targets.labels.unique().tolist()) == {-1, 0, 1, 2, 3}
+    said = their_outputs(theirs.model)
+    for name in ("cls", "box", "direction"):
+        assert (getattr(outputs, name) - getattr(said, name)).abs().max() < CLOSE, name
+    for name, value in parts.items():
+        assert value.item() == pytest.approx(expected[name], abs=CLOSE, rel=0), name
+    assert loss.item() == pytest.approx(total["loss"].item(), abs=CLOSE, rel=0)
+    for name, value in theirs.model.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value, rtol=1e-4, atol=1e-4)
+    ours.load_state_dict(before)
+    theirs.model.load_state_dict(before)
+
+
 def in_double(model: Any) -> Any:
     """Their network in float64."""
     model.dense_head.forward_ret_dict = {}
@@ -190,53 +237,38 @@ def their_batch_in_double(cut: Pillars, frames: list[tuple[Tensor, Tensor]]) -> 
     return {name: value.double() if isinstance(value, Tensor) else value for name, value in batch.items()}
 
 
-def test_targets_losses_and_statistics_are_theirs(
-    theirs: Theirs, ours: PointPillars, frames: list[tuple[Tensor, Tensor]]
-) -> None:
-    some = [frames[0], frames[1]]
-    # A frame without objects, and one with objects of each class at odd angles.
-    some[0] = (some[0][0], some[0][1][:0])
-    more = torch.tensor(
-        [
-            [12.0, 4.0, -1.0, 4.1, 1.7, 1.5, 0.8, 1.0],
-            [15.0, -8.0, -0.8, 0.7, 0.6, 1.7, -2.0, 2.0],
-            [9.0, 6.0, -0.8, 1.8, 0.5, 1.7, 2.9, 3.0],
-            [30.0, 0.0, -1.0, 9.0, 3.0, 3.0, -0.7, 1.0],
-        ]
-    )
-    some[1] = (some[1][0], torch.cat([some[1][1], more]))
-    cut = pillars(some, True)
-    before = {name: value.clone() for name, value in ours.state_dict().items()}
-    referee = in_double(theirs.model)
-    batch = their_batch(cut, some)
-    theirs.model.zero_grad()
-    ours.zero_grad()
-    total, expected, _ = theirs.model.train()(batch)
-    outputs = ours.train()(cut)
-    loss, parts = ours.loss(outputs, [boxes for _, boxes in some])
-    targets = assign(ours.anchors, [boxes for _, boxes in some], KITTI)
-    assert torch.equal(targets.labels.int(), theirs.model.dense_head.forward_ret_dict["box_cls_labels"])
-    assert set(targets.labels.unique().tolist()) == {-1, 0, 1, 2, 3}
-    said = their_outputs(theirs.model)
-    for name in ("cls", "box", "direction"):
-        assert (getattr(outputs, name) - getattr(said, name)).abs().max() < CLOSE, name
-    for name, value in parts.items():
-        assert value.item() == pytest.approx(expected[name], abs=CLOSE, rel=0), name
-    assert loss.item() == pytest.approx(total["loss"].item(), abs=CLOSE, rel=0)
+def test_gradients_are_theirs(theirs: Theirs, frames: list[tuple[Tensor, Tensor]]) -> None:
+    """In a smaller network and range, which OpenPCDet can compute in float64 as the referee."""
+    small = copy.deepcopy(theirs.config)
+    small["DATA_CONFIG"]["POINT_CLOUD_RANGE"] = [0, -10.24, -3, 20.48, 10.24, 1]
+    small["MODEL"]["VFE"]["NUM_FILTERS"] = [32]
+    small["MODEL"]["MAP_TO_BEV"]["NUM_BEV_FEATURES"] = 32
+    small["MODEL"]["BACKBONE_2D"] |= {
+        "LAYER_NUMS": [2, 1],
+        "LAYER_STRIDES": [2, 2],
+        "NUM_FILTERS": [32, 48],
+        "UPSAMPLE_STRIDES": [1, 2],
+        "NUM_UPSAMPLE_FILTERS": [24, 32],
+    }
+    config = from_openpcdet(small)
+    torch.manual_seed(2)
+    ours, model = PointPillars(config).train(), theirs.build(small)
+    model.load_state_dict(ours.state_dict(), strict=True)
+    referee = in_double(model)
+    some = [(points, torch.cat([boxes, ODD])) for points, boxes in frames[:2]]
+    cut = pillars(some, True, config)
+    loss, _ = ours.loss(ours(cut), [boxes for _, boxes in some])
     loss.backward()
+    total, _, _ = model.train()(their_batch(cut, some))
     total["loss"].backward()
-    referee(their_batch_in_double(cut, some))[0]["loss"].backward()
-    trio = zip(
-        ours.named_parameters(), theirs.model.named_parameters(), referee.named_parameters(), strict=True
-    )
-    for (name, mine), (_, their), (_, exact) in trio:
+    exact, _, _ = referee(their_batch_in_double(cut, some))
+    exact["loss"].backward()
+    assert loss.item() == pytest.approx(total["loss"].item(), abs=CLOSE, rel=0)
+    trio = zip(ours.named_parameters(), model.named_parameters(), referee.named_parameters(), strict=True)
+    for (name, mine), (_, their), (_, real) in trio:
         # A rectifier's gradient jumps at zero: both are off by rounding, ours by no more than theirs.
-        off, allowed = ((p.grad.double() - exact.grad).norm() / exact.grad.norm() for p in (mine, their))
-        assert off <= 2 * allowed + 1e-5, name
-    for name, value in theirs.model.state_dict().items():
-        torch.testing.assert_close(ours.state_dict()[name], value, rtol=1e-4, atol=1e-4)
-    ours.load_state_dict(before)
-    theirs.model.load_state_dict(before)
+        off, allowed = ((p.grad.double() - real.grad).norm() / real.grad.norm() for p in (mine, their))
+        assert off <= 2 * allowed + 1e-4, name
 
 
 def test_a_training_step_is_not_slower_than_theirs(
