@@ -74,7 +74,7 @@ def theirs(openpcdet: Path) -> Iterator[Theirs]:
 
 @pytest.fixture(scope="module")
 def frames(samples: Path) -> list[tuple[Tensor, Tensor]]:
-    """Points and objects of real frames, of which one has no object in range and one has two classes."""
+    """Points and the objects in range of four real frames."""
     data = KittiDataset(KittiFolder.open(samples / "kitti"), "val", KITTI.classes, KITTI.point_range)
     chosen = [data[i] for i in range(len(data))][:4]
     return [(frame.points, frame.boxes[in_range(frame.boxes, KITTI.point_range)]) for frame in chosen]
