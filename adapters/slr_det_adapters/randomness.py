@@ -9,13 +9,13 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-#: Places in a run outside its epochs that draw random numbers.
-WEIGHTS, HELD_BATCHES, RECALIBRATION = -1, -2, -3
+#: Places in a run outside its epochs (or batches) that draw random numbers.
+HELD_BATCHES, WEIGHTS, RECALIBRATION = -1, 2**32 - 2, 2**32 - 3
 
 
 def seed_of(seed: int, place: int, rank: int = 0) -> int:
-    """A seed for an epoch, or another place, of one rank; unlike sums of them, no two places share one."""
-    return int(np.random.SeedSequence([seed, place - RECALIBRATION, rank]).generate_state(1)[0])
+    """A seed for an epoch (or batch), or another place, of one rank; unlike sums of them, no two places share one."""
+    return int(np.random.SeedSequence([seed, place + 1, rank]).generate_state(1)[0])
 
 
 def reseed(value: int) -> None:

@@ -26,7 +26,7 @@ from slr_det_adapters.mmengine.checkpoints import last_checkpoint, make_plain, r
 from slr_det_adapters.mmengine.objective import HeldBatches
 from slr_det_adapters.mmengine.plan import Plan
 from slr_det_adapters.mmengine.runner import find_device
-from slr_det_adapters.mmengine.steps import seed_of
+from slr_det_adapters.randomness import seed_of
 
 VALIDATION = {"val_dataloader": runs.loader(False), "val_evaluator": {"type": "Right"}}
 

@@ -102,11 +102,6 @@ def test_a_device_is_one_device() -> None:
             building.device_of(word)
 
 
-def test_seeds_of_all_places_differ() -> None:
-    places = [building.WEIGHTS, building.HELD_BATCHES, building.RECALIBRATION, *range(50)]
-    assert len({building.seed_of(seed, place) for seed in range(4) for place in places}) == 4 * len(places)
-
-
 # -- files ------------------------------------------------------------------------------------------------
 
 

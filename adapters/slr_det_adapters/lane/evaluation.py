@@ -22,7 +22,7 @@ from slr_det_adapters.lane.data import loader, open_data, plain_frames, require_
 from slr_det_adapters.lane.trainable import Trainable
 from slr_det_adapters.mmengine.precision import precision
 from slr_det_adapters.mmengine.runner import find_device
-from slr_det_adapters.mmengine.steps import reseed, untouched_generators
+from slr_det_adapters.randomness import reseed, untouched_generators
 from slr_det_adapters.subsets import drawn
 
 

@@ -23,8 +23,9 @@ from slr_det_adapters.mmengine.history import HistoryFile, scalars
 from slr_det_adapters.mmengine.loss import wrap_update
 from slr_det_adapters.mmengine.objective import HeldBatches
 from slr_det_adapters.mmengine.plan import plan_of
-from slr_det_adapters.mmengine.steps import SeededBatches, reseed, restart_loader, seed_of
+from slr_det_adapters.mmengine.steps import SeededBatches, restart_loader
 from slr_det_adapters.mmengine.view import PrunedView
+from slr_det_adapters.randomness import reseed, seed_of
 
 
 @HOOKS.register_module()

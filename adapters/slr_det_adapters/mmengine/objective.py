@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from slr_det.errors import ConfigError
-from slr_det_adapters.mmengine.steps import reseed, seed_of, untouched_generators
+from slr_det_adapters.randomness import reseed, seed_of, untouched_generators
 
 
 class HeldBatches:

@@ -1,41 +1,15 @@
-"""Randomness that depends on the place in a run alone, so that a resumed run is the same run."""
+"""Loaders of mmengine whose randomness depends on the place in a run alone, so that a resumed run is the same run."""
 
 from __future__ import annotations
 
-import contextlib
-import random
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import numpy as np
-import torch
 from mmengine.dataset import worker_init_fn
 from torch.utils.data import DataLoader
 
-
-def seed_of(seed: int, place: int, rank: int) -> int:
-    """A seed for one epoch (or batch) of one rank; unlike sums of them, no two places share one."""
-    return int(np.random.SeedSequence([seed, place + 1, rank]).generate_state(1)[0])
-
-
-def reseed(value: int) -> None:
-    """Seed every random generator of the process."""
-    random.seed(value)
-    np.random.seed(value)
-    torch.manual_seed(value)
-
-
-@contextlib.contextmanager
-def untouched_generators() -> Iterator[None]:
-    """Put the generators of the process back where they were."""
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.set_rng_state(before[2])
+from slr_det_adapters.randomness import reseed, seed_of
 
 
 def restart_loader(loader: DataLoader[Any], value: int) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
-import random
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -120,31 +118,3 @@ def logger_of(folder: Path | None, verbose: bool) -> logging.Logger:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(handler)
     return logger
-
-
-#: Places in a run outside its epochs that draw random numbers.
-WEIGHTS, HELD_BATCHES, RECALIBRATION = -1, -2, -3
-
-
-def seed_of(seed: int, place: int) -> int:
-    """A seed for one epoch, or for another place; unlike sums of them, no two places and seeds share one."""
-    return int(np.random.SeedSequence([seed, place - RECALIBRATION]).generate_state(1)[0])
-
-
-def reseed(value: int) -> None:
-    """Seed every random generator of the process."""
-    random.seed(value)
-    np.random.seed(value)
-    torch.manual_seed(value)
-
-
-@contextlib.contextmanager
-def untouched_generators() -> Iterator[None]:
-    """Put the generators of the process back where they were."""
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.set_rng_state(before[2])

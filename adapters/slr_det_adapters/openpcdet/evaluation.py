@@ -24,6 +24,7 @@ from slr_det.metrics.kitti_rules import DIFFICULTIES, OVERLAPS
 from slr_det_adapters.openpcdet import building, checkpoints, configs, kitti
 from slr_det_adapters.openpcdet.arguments import Arguments
 from slr_det_adapters.openpcdet.inject import Checkout
+from slr_det_adapters.randomness import RECALIBRATION, reseed, seed_of
 
 _EVALUATION = "eval_utils.eval_utils"
 _EVALUATOR = "pcdet.datasets.kitti.kitti_object_eval_python.eval"
@@ -192,7 +193,7 @@ def recalibrate_checkpoint(source: str, target: Path, job: TrainJob) -> None:
         )
         model = building.network(config, checkout, device)
         checkpoints.load_into(model, content["model_state"], source)
-        building.reseed(building.seed_of(job.seed, building.RECALIBRATION))
+        reseed(seed_of(job.seed, RECALIBRATION))
         recalibrate_batchnorm(
             model, _some(batches, arguments.recalibration_frames, checkout, job.title), _forward
         )

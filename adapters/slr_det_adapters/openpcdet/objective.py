@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from slr_det_adapters.openpcdet import building, kitti
+from slr_det_adapters.openpcdet import kitti
 from slr_det_adapters.openpcdet.inject import Checkout
+from slr_det_adapters.randomness import HELD_BATCHES, reseed, seed_of, untouched_generators
 
 _BATCHES = 4
 
@@ -26,8 +27,8 @@ class HeldBatches:
     def __init__(self, loader: Any, seed: int, checkout: Checkout) -> None:
         self._place = checkout.seam("pcdet.models", "load_data_to_gpu")
         dataset, size = loader.dataset, loader.batch_size
-        with building.untouched_generators():
-            building.reseed(building.seed_of(seed, building.HELD_BATCHES))
+        with untouched_generators():
+            reseed(seed_of(seed, HELD_BATCHES))
             kitti.restart_samplers(dataset, checkout)
             order = torch.randperm(len(dataset))[: _BATCHES * size].tolist()
             self._batches = [

@@ -28,6 +28,7 @@ from slr_det_adapters.openpcdet import building, checkpoints, configs, kitti
 from slr_det_adapters.openpcdet.arguments import Arguments
 from slr_det_adapters.openpcdet.inject import Checkout
 from slr_det_adapters.openpcdet.objective import HeldBatches
+from slr_det_adapters.randomness import WEIGHTS, reseed, seed_of
 
 _MODULE = "train_utils.train_utils"
 _PATTERN = "checkpoint_epoch_*.pth"
@@ -85,7 +86,7 @@ class Phase:
             config, start = card["config"], content["model_state"]
         self.config = configs.with_arguments(config, arguments)
         self.ready = configs.live(self.config, checkout)
-        building.reseed(building.seed_of(job.seed, building.WEIGHTS))
+        reseed(seed_of(job.seed, WEIGHTS))
         self.logger = building.logger_of(self.folder, job.verbose)
         self.batches = building.loader(
             self.ready, Path(job.data), checkout, training=True, workers=arguments.workers, logger=self.logger
@@ -229,7 +230,7 @@ class Phase:
         self._loss.zero_()
         self._epoch = epoch
         kitti.restart_samplers(self.batches.dataset, self.checkout)
-        building.reseed(building.seed_of(self.job.seed, epoch))
+        reseed(seed_of(self.job.seed, epoch))
 
     def _keep_zeros(self) -> None:
         if self.engine is not None:

@@ -19,7 +19,6 @@ from slr_det.metrics.kitti import Result, evaluate, fractions
 from slr_det.models.pointpillars import Detections, PointPillars
 from slr_det_adapters.mmengine.precision import precision
 from slr_det_adapters.mmengine.runner import find_device
-from slr_det_adapters.mmengine.steps import reseed, untouched_generators
 from slr_det_adapters.pointpillars import checkpoints
 from slr_det_adapters.pointpillars.arguments import Arguments
 from slr_det_adapters.pointpillars.data import (
@@ -31,6 +30,7 @@ from slr_det_adapters.pointpillars.data import (
     training_frames,
 )
 from slr_det_adapters.pointpillars.trainable import Trainable
+from slr_det_adapters.randomness import reseed, untouched_generators
 from slr_det_adapters.subsets import drawn
 
 

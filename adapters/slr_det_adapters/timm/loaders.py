@@ -15,7 +15,7 @@ from slr_det.data.augment import augment_batch, normalise
 from slr_det.data.classification import ClassificationData, FileSplit, MemorySplit, Split
 from slr_det.data.image_scan import LIMIT
 from slr_det.errors import DataError
-from slr_det_adapters.mmengine.steps import reseed, untouched_generators
+from slr_det_adapters.randomness import reseed, untouched_generators
 from slr_det_adapters.timm import models
 from slr_det_adapters.timm.arguments import Arguments
 from slr_det_adapters.timm.cards import Card
