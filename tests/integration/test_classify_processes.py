@@ -20,8 +20,8 @@ pytest.importorskip("timm", reason='needs the classify extra: uv pip install "sl
 
 from classify_runs import SMALL, assert_same, make_photographs, run
 
-from slr_det_adapters.timm import ClassifierAdapter
 from slr_det_adapters.mmengine.launching import launch
+from slr_det_adapters.timm import ClassifierAdapter
 
 ADAPTER = ClassifierAdapter()
 # Layer norms, no batch norm: then two processes with half a batch each compute what one does with all of it.

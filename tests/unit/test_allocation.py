@@ -191,7 +191,9 @@ def test_reasons() -> None:
     assert named.layers[5].reason == "its ratio keeps everything"
 
 
-@pytest.mark.parametrize(("projection", "pruned"), [("unstructured", True), ("filter", False), ("2:4", False)])
+@pytest.mark.parametrize(
+    ("projection", "pruned"), [("unstructured", True), ("filter", False), ("2:4", False)]
+)
 def test_a_transposed_convolution_is_pruned_where_filters_do_not_matter(
     projection: str, pruned: bool
 ) -> None:

@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from slr_det.data import model_files
+from slr_det.data.generated import cache_dir
 from slr_det.data.labels import read_labels, to_pixels
 from slr_det.data.render import (
     CLASSES,
@@ -25,7 +26,6 @@ from slr_det.data.render import (
     outline,
     polygon_area,
 )
-from slr_det.data.generated import cache_dir
 from slr_det.data.shapes import build
 from slr_det.errors import ConfigError, StorageError
 

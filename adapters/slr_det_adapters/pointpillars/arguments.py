@@ -33,8 +33,8 @@ class Arguments(TrainerSettings):
         predictions: Folder that an evaluation writes its detections into, in KITTI's format; empty for none.
         bn_momentum: Share of a batch in the running statistics of batch norms; 0.01 lags behind in runs of a few
             hundred steps, where 0.1 is better.
-        channels_last: Memory layout of convolutions. Faster; on a CPU torch's batch norms then differ in the third digit
-            while they train.
+        channels_last: Memory layout of convolutions. Faster; on a CPU torch's batch norms then differ in the third
+            digit while they train.
     """
 
     lr: float = 0.003
