@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 PYTHON ?=
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.11 python3 python3.12 python3.13 python)
 
-.PHONY: help install demo demo-classify demo-pointpillars test test-slow lint format bench clean
+.PHONY: help install demo demo-classify demo-pointpillars demo-lane test test-slow lint format bench clean
 
 help: ## show this list
 	@echo "slr-det: make detectors and classifiers small by pruning with Surrogate Lagrangian Relaxation"
@@ -21,7 +21,7 @@ help: ## show this list
 	@echo
 	@echo "Start with 'make demo'. Each target creates .venv first where it is missing."
 
-install: $(STAMP) ## create .venv and install slr-det with the yolo, classify, pointpillars and dev extras
+install: $(STAMP) ## create .venv and install slr-det with the yolo, classify, pointpillars, lane and dev extras
 
 # The marker .incomplete stays behind when an install is interrupted, and the next one then starts from nothing.
 $(STAMP): pyproject.toml constraints.txt
@@ -37,8 +37,8 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(VENV)/.incomplete; \
 	$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip >/dev/null; \
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt uv; \
-	echo "installing slr-det with its yolo, classify, pointpillars and dev extras (about 5 GB on disk)"; \
-	$(PY) -m uv pip install --quiet --python $(PY) -e ".[yolo,classify,pointpillars,dev]" -c constraints.txt; \
+	echo "installing slr-det with its yolo, classify, pointpillars, lane and dev extras (about 5 GB on disk)"; \
+	$(PY) -m uv pip install --quiet --python $(PY) -e ".[yolo,classify,pointpillars,lane,dev]" -c constraints.txt; \
 	rm $(VENV)/.incomplete; touch $@
 
 demo: $(STAMP) ## train a small detector on generated images, compress it with SLR and ADMM, write the report
@@ -49,6 +49,9 @@ demo-classify: $(STAMP) ## the same for a classifier of handwritten digits, with
 
 demo-pointpillars: $(STAMP) ## the same for 3D detection in generated laser scans
 	$(PY) -m slr_det.pointpillars
+
+demo-lane: $(STAMP) ## the same for lanes on generated roads
+	$(PY) -m slr_det.lane
 
 test: lint ## lint, then the default test suite
 	$(PY) -m pytest -q -m "not slow and not gpu"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from slr_det import classify, methods, yolo
+from slr_det import classify, lane, methods, pointpillars, yolo
 from slr_det.command import start
 from slr_det.projections import Projection
 
@@ -99,7 +99,7 @@ def test_local_links_of_the_documents_lead_somewhere() -> None:
     assert broken == []
 
 
-TASKS = {"yolo": yolo.TASK, "classify": classify.TASK}
+TASKS = {task.name: task for task in (yolo.TASK, classify.TASK, pointpillars.TASK, lane.TASK)}
 COMMANDS = sorted(
     set(
         re.findall(

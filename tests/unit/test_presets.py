@@ -7,24 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from slr_det import classify, pointpillars, yolo
+from slr_det import classify, lane, pointpillars, yolo
 from slr_det.config import RunConfig, load_config
 from slr_det.task import Task
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-TASKS = [(yolo.TASK, "shapes"), (classify.TASK, "digits"), (pointpillars.TASK, "world")]
+TASKS = [(yolo.TASK, "shapes"), (classify.TASK, "digits"), (pointpillars.TASK, "world"), (lane.TASK, "road")]
 # What this trainer refuses needs no line in its help.
 UNSUPPORTED = {
     "yolo": {"weights", "iterations_per_epoch", "one_schedule", "distill", "distill_temperature"},
     "pointpillars": {"distill", "distill_temperature"},
+    "lane": {"distill", "distill_temperature"},
 }
 
 
 @pytest.mark.parametrize(("task", "name"), TASKS, ids=lambda value: getattr(value, "name", value))
 def test_the_file_holds_the_embedded_settings(task: Task, name: str) -> None:
     file = CONFIGS / task.name / f"{name}.yaml"
-    preset = load_config(None, defaults=task.preset, task=task.name)
-    assert load_config(file, task=task.name) == preset
+    preset = load_config(None, defaults=task.preset, task=task.name, scopes=task.scope_settings)
+    assert load_config(file, task=task.name, scopes=task.scope_settings) == preset
     assert (preset.name, preset.task) == (name, task.name)
 
 

@@ -10,13 +10,19 @@ from pathlib import Path
 import pytest
 
 from slr_det import models
+from slr_det.models.parsingnet import PRESETS as PARSINGNETS
 from slr_det.models.pointpillars import PRESETS as POINTPILLARS
+from slr_det_adapters.lane.arguments import Arguments as LaneArguments
 from slr_det_adapters.pointpillars.arguments import Arguments as PointPillarsArguments
 from slr_det_adapters.settings import TrainerSettings
 from slr_det_adapters.timm.arguments import Arguments as ClassifierArguments
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = {"classify.md": ClassifierArguments, "pointpillars.md": PointPillarsArguments}
+PAGES = {
+    "classify.md": ClassifierArguments,
+    "pointpillars.md": PointPillarsArguments,
+    "lane.md": LaneArguments,
+}
 
 
 def described(settings: type[TrainerSettings]) -> dict[str, str]:
@@ -48,7 +54,10 @@ def test_the_table_of_arguments_is_complete_and_right(page: str) -> None:
     assert rows == wanted
 
 
-@pytest.mark.parametrize(("page", "names"), [("classify.md", models.names()), ("pointpillars.md", POINTPILLARS)])
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [("classify.md", models.names()), ("pointpillars.md", POINTPILLARS), ("lane.md", PARSINGNETS)],
+)
 def test_every_model_of_the_package_is_named(page: str, names: list[str]) -> None:
     section = (DOCS / page).read_text(encoding="utf-8").split("## Models", 1)[1].split("\n## ", 1)[0]
     named = set(re.findall(r"`(\w+)`", section))
