@@ -70,7 +70,11 @@ def layers_of(
         kind = _kind(module, name)
         if matches_any(name, heads):
             role = "head"
-        elif (not first_seen and kind not in ("deconv", "other")) if first is None else matches_any(name, first):
+        elif (
+            (not first_seen and kind not in ("deconv", "other"))
+            if first is None
+            else matches_any(name, first)
+        ):
             role = "first"
             first_seen = True
         else:
