@@ -104,6 +104,16 @@ def test_the_score_in_training_is_that_of_the_hard_pruned_model(
     assert {key: found[key] for key in last} == pytest.approx(last, abs=1e-3)
 
 
+def test_an_epoch_of_few_steps_has_as_many_iterations_as_steps(
+    make_job: Callable[..., TrainJob], tmp_path: Path
+) -> None:
+    """The recommended recipe ends four iterations in an epoch, and a few frames make fewer batches than that."""
+    history = ADAPTER.train(make_job(tmp_path / "train", epochs=2, per_epoch=6), resume=False)
+    assert [record["iteration"] for record in history] == list(range(1, 9))
+    log = (tmp_path / "train" / "train.log").read_text()
+    assert "iterations_per_epoch=6 is more than the steps of an epoch, 4" in log
+
+
 def test_the_score_of_an_epoch_is_taken_on_as_many_frames_as_asked(
     make_job: Callable[..., TrainJob], tmp_path: Path
 ) -> None:

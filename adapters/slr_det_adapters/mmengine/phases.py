@@ -123,6 +123,13 @@ def fit(
         launcher=launcher,
         **scored,
     )
+    if job.engine is not None and job.iterations_per_epoch > len(batches):
+        runner.logger.warning(
+            "iterations_per_epoch=%d is more than the steps of an epoch, %d: an iteration ends with every step",
+            job.iterations_per_epoch,
+            len(batches),
+            extra={"slr_det": True},
+        )
     runner.train()
 
 
@@ -134,17 +141,20 @@ def epochs_done(folder: Path) -> int:
     return int(read_checkpoint(last)["meta"]["epoch"])
 
 
-def method_hook(job: TrainJob) -> SLRHook:
-    """The hook of the method, of masked retraining, or of neither; parameter names get the wrapper's prefix."""
+def method_hook(job: TrainJob, batches: int) -> SLRHook:
+    """The hook of the method, of masked retraining, or of neither; parameter names get the wrapper's prefix.
+
+    An epoch of fewer ``batches`` than ``iterations_per_epoch``, which a recipe may have set, has as many iterations as
+    it has batches.
+    """
     if job.engine is not None:
+        per_epoch = min(job.iterations_per_epoch, batches)
         groups = tuple(
             GroupSpec(g.name, tuple(PREFIX + p for p in g.params), g.keep, g.projection)
             for g in job.engine.groups
         )
-        spec = EngineSpec(job.engine.method, job.engine.iterations, groups, job.engine.hyper)
-        return SLRHook(
-            engine=spec.to_dict(), iterations_per_epoch=job.iterations_per_epoch, prune_at_end=False
-        )
+        spec = EngineSpec(job.engine.method, job.epochs * per_epoch, groups, job.engine.hyper)
+        return SLRHook(engine=spec.to_dict(), iterations_per_epoch=per_epoch, prune_at_end=False)
     if job.keep_zeros:
         return SLRHook(keep_zeros=True, prune_at_end=False)
     return SLRHook(method=None, prune_at_end=False)
@@ -154,7 +164,7 @@ def _usual_hooks(job: TrainJob, settings: TrainerSettings, batches: int) -> list
     """The hooks of every phase: the method, the learning rate, the averaged copy. ``batches`` are those of an epoch."""
     warmup = round(settings.warmup_epochs * batches)
     hooks: list[Hook] = [
-        method_hook(job),
+        method_hook(job, batches),
         ScheduleHook(settings.schedule, final=settings.min_lr, warmup=warmup, part=job.schedule),
     ]
     if settings.ema:
