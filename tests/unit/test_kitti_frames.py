@@ -43,10 +43,9 @@ def test_without_splits_every_complete_frame_is_in_each_and_a_warning_says_so_on
     add_frame(root, "000009")
     (root / "training" / "label_2" / "000009.txt").unlink()
     (root / "training" / "velodyne" / "._000001.bin").write_bytes(b"macOS")
-    folder = KittiFolder.open(root)
     with caplog.at_level(logging.WARNING):
-        for name in ("train", "val"):
-            assert folder.split(name) == ["000000", "000001", "000002"]
+        for name in ("train", "val"):  # as each phase of a run does
+            assert KittiFolder.open(root).split(name) == ["000000", "000001", "000002"]
     (record,) = caplog.records
     assert "every split is all 3 frames" in record.getMessage()
     assert "(1 more lack a scan, a calib file or labels)" in record.getMessage()
@@ -86,12 +85,11 @@ def test_a_picture_may_be_a_jpeg_or_missing_which_is_said_once(
     for i in range(3):
         (pictures / f"{i:06d}.png").unlink()
     Image.new("RGB", (321, 123)).save(pictures / "000000.jpg")
-    folder = KittiFolder.open(root)
     with caplog.at_level(logging.WARNING):
-        assert folder.image_shape("000000") == (123, 321)
+        assert KittiFolder.open(root).image_shape("000000") == (123, 321)
         assert caplog.records == []
-        assert folder.image_shape("000001") == (375, 1242)
-        assert folder.image_shape("000002") == (375, 1242)
+        assert KittiFolder.open(root).image_shape("000001") == (375, 1242)
+        assert KittiFolder.open(root).image_shape("000002") == (375, 1242)
     (record,) = caplog.records
     assert "no picture of frame 000001" in record.getMessage()
 

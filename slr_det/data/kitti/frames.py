@@ -24,6 +24,8 @@ USUAL_SHAPE = (375, 1242)
 _IMAGES = "image_2"
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 _BYTES_PER_POINT = 16
+# What has been said of which folder: every phase of a run opens the same data anew.
+_SAID: set[tuple[str, Path]] = set()
 
 
 class KittiFolder:
@@ -37,8 +39,6 @@ class KittiFolder:
     def __init__(self, frames: Path, splits: Path | None = None) -> None:
         self.frames = frames
         self.splits = splits
-        self._missing_picture_told = False
-        self._missing_splits_told = False
 
     @classmethod
     def open(cls, root: str | Path) -> KittiFolder:
@@ -77,7 +77,8 @@ class KittiFolder:
     def split(self, name: str) -> list[str]:
         """Return the frames that ``ImageSets/NAME.txt`` lists, in its order.
 
-        Without ImageSets every split is all frames that have a scan, a calib file and labels, and a warning says so.
+        Without ImageSets every split is all frames that have a scan, a calib file and labels, which a warning says once
+        in a process.
 
         Raises:
             DataError: the split file is missing or empty, has a line that is no frame number or one twice, or names a
@@ -151,7 +152,7 @@ class KittiFolder:
     def image_shape(self, frame: str) -> tuple[int, int]:
         """Return height and width of a frame's picture, from its header alone.
 
-        A frame without a picture is taken to have KITTI's usual 375 x 1242 pixels, which is said once.
+        A frame without a picture is taken to have KITTI's usual 375 x 1242 pixels, which is said once in a process.
 
         Raises:
             DataError: the picture cannot be read.
@@ -161,8 +162,7 @@ class KittiFolder:
             if file.is_file():
                 width, height = image_size(file)
                 return height, width
-        if not self._missing_picture_told:
-            self._missing_picture_told = True
+        if self._unsaid(_IMAGES):
             height, width = USUAL_SHAPE
             _LOG.warning(
                 "%s: no picture of frame %s; frames without one are taken to be %d pixels wide and %d high",
@@ -205,8 +205,7 @@ class KittiFolder:
                 f"{self.frames}: no frame has a scan, a calib file and labels (numbered files: {counts}); expected "
                 "velodyne/000000.bin, calib/000000.txt and label_2/000000.txt"
             )
-        if not self._missing_splits_told:
-            self._missing_splits_told = True
+        if self._unsaid("ImageSets"):
             partial = len(set.union(*have.values())) - len(complete)
             _LOG.warning(
                 "%s: no ImageSets/%s.txt; every split is all %d frames, so scores are of frames trained on%s",
@@ -216,6 +215,12 @@ class KittiFolder:
                 f" ({partial} more lack a scan, a calib file or labels)" if partial else "",
             )
         return complete
+
+    def _unsaid(self, what: str) -> bool:
+        """Whether this has not been said of the folder before; from now on it has."""
+        unsaid = (what, self.frames) not in _SAID
+        _SAID.add((what, self.frames))
+        return unsaid
 
 
 def _numbered(folder: Path, suffix: str) -> set[str]:
