@@ -13,7 +13,7 @@ import torch
 
 from slr_det.data.lane_world import road_dataset
 from slr_det.data.tusimple import TuSimpleDataset
-from slr_det.errors import CheckpointError, ConfigError, DataError
+from slr_det.errors import CheckpointError, ConfigError, DataError, MissingExtraError
 from slr_det.lane import TASK
 from slr_det.models.parsingnet import PRESETS, ParsingNet, ParsingNetConfig
 from slr_det.presets import LANE
@@ -89,6 +89,12 @@ def test_all_problems_come_at_once_and_name_what_was_expected() -> None:
 def test_the_preset_is_a_run_that_the_trainer_takes() -> None:
     assert Arguments.read(LANE["train"]).cache and Arguments.read({**LANE["train"], **LANE["dense"]})
     assert LANE["model"] in PRESETS and TASK.metric in TASK.shown
+
+
+def test_without_mmengine_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r'uv pip install "slr-det\[lane\]"'):
+        ADAPTER.last("nowhere")
 
 
 # -- data -------------------------------------------------------------------------------------------------

@@ -380,6 +380,19 @@ def test_the_rates_have_a_line_for_each_entry_and_the_means_of_the_table() -> No
     assert drawn == pytest.approx([100 * row["scores"]["final"]["mean"] for row in rows])
 
 
+def test_many_rates_have_labels_that_do_not_run_into_each_other() -> None:
+    rates = (1.82, 2.54, 4.21, 12.1, 16.85, 22.8, 35.25, 77.67)
+    figure = rates_figure(make_document(rates=rates))
+    assert figure is not None
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        labels = axes.get_xticklabels()
+        assert [label.get_text() for label in labels] == [f"{rate:g}x" for rate in rates]
+        assert {label.get_rotation() for label in labels} == {60.0}
+    few = rates_figure(make_document())
+    assert few is not None and few.axes[0].get_xticklabels()[0].get_rotation() == 0.0
+
+
 def test_the_epochs_have_a_panel_for_each_rate_and_a_mark_where_the_model_is_pruned() -> None:
     made = make_document(rates=(10.0, 50.0))
     figure = epochs_figure(made)
