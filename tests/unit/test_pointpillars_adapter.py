@@ -202,7 +202,12 @@ def test_a_model_for_other_classes_is_told_what_to_do(world: Path) -> None:
     swapped = KittiData(data.folder, ("Cyclist", "Car"))
     with pytest.raises(CheckpointError, match="searched for Cyclist, Car"):
         require_fit(TINY, swapped, "tiny.pt", "kitti")
-    require_fit(replace(TINY), KittiData(data.folder, ("Car", "Cyclist")), "tiny.pt", "kitti")
+    fitting = KittiData(data.folder, ("Car", "Cyclist"))
+    require_fit(replace(TINY), fitting, "tiny.pt", "kitti")
+    with pytest.raises(
+        CheckpointError, match=r"model=tiny\.pt takes 3 numbers of each point.*kitti have 4: x"
+    ):
+        require_fit(replace(TINY, point_features=3), fitting, "tiny.pt", "kitti")
 
 
 # -- numbers ----------------------------------------------------------------------------------------------

@@ -98,6 +98,15 @@ def test_a_training_checkpoint_loses_the_trainers_prefix(net: PointPillars, tmp_
     assert_same_weights(checkpoints.read(str(tmp_path / "epoch_1.pth")), net)
 
 
+def test_weights_that_are_no_numbers_are_named(net: PointPillars, tmp_path: Path) -> None:
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    state["dense_head.conv_box.bias"][3] = torch.nan
+    file = tmp_path / "nan.pt"
+    torch.save({"model_state": state, "slr_det": {"pointpillars": TINY.to_dict()}}, file)
+    with pytest.raises(CheckpointError, match=r"nan\.pt: dense_head\.conv_box\.bias holds NaN or infinite"):
+        checkpoints.read(str(file))
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [

@@ -98,7 +98,7 @@ def read(path: str) -> PointPillars:
     A file of OpenPCDet's does not say what its network is; one with the weights of a network in ``PRESETS`` is that.
 
     Raises:
-        CheckpointError: It is missing or damaged, or does not say which network its weights are of.
+        CheckpointError: It is missing or damaged, holds a NaN, or does not say which network its weights are of.
     """
     content = _content(path)
     described = _described(content)
@@ -155,10 +155,18 @@ def require_order(weights: str, model: str, classes: tuple[str, ...]) -> None:
 
 
 def _state(content: Mapping[str, Any], path: str) -> dict[str, Tensor]:
-    """The weights under their upstream names; a file that is itself a state dict will do."""
+    """The weights under their upstream names; a file that is itself a state dict will do.
+
+    Raises:
+        CheckpointError: There are none, or some are no finite numbers: such a network finds nothing, which would
+            pass for a score of zero.
+    """
     state = content.get("model_state", content.get("state_dict"))
     if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         state = read_state_dict(path)
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"{path}: {name} holds NaN or infinite values; take an earlier checkpoint")
     return without_prefix(state)
 
 

@@ -26,6 +26,8 @@ from slr_det_adapters.pointpillars.voxels import voxelize
 
 #: The data set that is generated on the spot.
 WORLD = "world"
+#: Numbers that a scan has of each point.
+POINT_FEATURES = 4
 _CACHE = "kitti-objects"
 
 #: A batch: ``features``, ``coordinates``, ``counts`` and ``frames`` of the pillars, ``boxes`` and ``ids`` by frame.
@@ -84,7 +86,12 @@ def open_data(data: str) -> KittiData:
 
 
 def require_fit(config: PointPillarsConfig, data: KittiData, model: str, source: str) -> None:
-    """Refuse a model that finds other classes than the data are to be searched for."""
+    """Refuse a model that wants other points than the data have, or finds other classes than are to be searched for."""
+    if config.point_features != POINT_FEATURES:
+        raise CheckpointError(
+            f"model={model} takes {config.point_features} numbers of each point, but the scans of data={source} have "
+            f"{POINT_FEATURES}: x, y, z and intensity; write these into used_feature_list, or leave it out"
+        )
     if tuple(name.lower() for name in config.classes) != tuple(name.lower() for name in data.classes):
         raise CheckpointError(
             f"model={model} finds {', '.join(config.classes)} but data={source} is searched for "
