@@ -56,7 +56,8 @@ def read_marks(path: str | Path, largest: int) -> NDArray[np.uint8]:
         raise DataError(
             f"{path}: no such file; expected the picture of the lanes that the list names"
         ) from error
-    except (OSError, SyntaxError, ValueError) as error:
+    # ultralytics replaces Image.open by one that, for an unreadable image, imports a decoder that may be missing.
+    except (OSError, SyntaxError, ValueError, ImportError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path}: cannot be decoded ({reason}); convert the labels again") from error
     if mode not in ("L", "P"):
