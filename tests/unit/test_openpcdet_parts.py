@@ -29,6 +29,7 @@ from slr_det_adapters.openpcdet import (
 from slr_det_adapters.openpcdet.adapter import UNSUPPORTED
 from slr_det_adapters.openpcdet.arguments import Arguments
 from slr_det_adapters.openpcdet.evaluation import common_form, standard
+from slr_det_adapters.substitutes import module
 
 CONFIG: dict[str, Any] = {
     "CLASS_NAMES": ["Car"],
@@ -365,7 +366,7 @@ def test_a_function_that_moved_or_changed_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkout = inject.Checkout(tmp_path, frozenset())
-    monkeypatch.setitem(sys.modules, "moved", substitutes.module("moved", add=lambda a, b=2: a + b))
+    monkeypatch.setitem(sys.modules, "moved", module("moved", add=lambda a, b=2: a + b))
     assert checkout.call("moved", "add", a=1) == 3
     assert checkout.call("moved", "add", a=1, b=5, unknown_here=0) == 6
     with pytest.raises(ConfigError, match=r"add of moved wants 'a'.*git -C"):

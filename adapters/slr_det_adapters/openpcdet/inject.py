@@ -23,8 +23,8 @@ from typing import Any
 import torch
 
 from slr_det.errors import ConfigError, MissingExtraError
-from slr_det_adapters.openpcdet import substitutes
 from slr_det_adapters.openpcdet.surroundings import aliases, cuda_is_cpu, importing, stand_ins
+from slr_det_adapters.substitutes import module
 
 VARIABLE = "SLR_DET_OPENPCDET"
 DEFAULT = "third_party/OpenPCDet"
@@ -216,7 +216,7 @@ class _Fallback(MetaPathFinder, Loader):
             f"{_OPS}{name}": (lambda name=name: ops.replacement(name))  # type: ignore[misc]
             for name in ops.REPLACED
         }
-        self._makers["pcdet.version"] = lambda: substitutes.module("pcdet.version", __version__=_VERSION)
+        self._makers["pcdet.version"] = lambda: module("pcdet.version", __version__=_VERSION)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

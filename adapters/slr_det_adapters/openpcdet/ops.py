@@ -14,7 +14,7 @@ from torch import Tensor
 from slr_det.pointcloud.boxes import points_in_boxes
 from slr_det.pointcloud.nms import rotated_nms
 from slr_det.pointcloud.rotated import iou_bev, overlap_bev
-from slr_det_adapters.openpcdet.substitutes import unavailable
+from slr_det_adapters.substitutes import unavailable
 
 _PAIRS = 64  # rows whose diagonal is taken at once
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from slr_det.errors import MissingExtraError
+from slr_det_adapters.substitutes import module, unavailable
 
 
 class EasyDict(dict[str, Any]):
@@ -60,31 +61,6 @@ def _converted(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_converted(item) for item in value)
     return value
-
-
-def module(name: str, **attributes: Any) -> ModuleType:
-    """A module made of what is given."""
-    made = ModuleType(name, "Stands in for a package that is not installed.")
-    made.__dict__.update(attributes)
-    made.__path__ = []  # a package, so that `import NAME.part` finds the parts that are supplied as well
-    return made
-
-
-def unavailable(name: str, sentence: str) -> ModuleType:
-    """A module whose every attribute raises MissingExtraError(``sentence``) when it is used."""
-    made = module(name)
-
-    def absent(attribute: str) -> Any:
-        if attribute.startswith("__"):  # what Python itself asks a module for
-            raise AttributeError(attribute)
-
-        def refuse(*_: Any, **__: Any) -> Any:
-            raise MissingExtraError(sentence)
-
-        return refuse
-
-    made.__dict__["__getattr__"] = absent
-    return made
 
 
 def packages() -> dict[str, Callable[[], list[ModuleType]]]:

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from slr_det.errors import ConfigError, MissingExtraError
-from slr_det_adapters.openpcdet.substitutes import module, unavailable
+from slr_det_adapters.substitutes import module, unavailable
 
 VARIABLE = "SLR_DET_UFLD"
 DEFAULT = "third_party/Ultra-Fast-Lane-Detection"

@@ -8,7 +8,7 @@ from typing import Any
 
 from slr_det.errors import ConfigError, nearest
 from slr_det.models.parsingnet.resnet import DEPTHS, widths
-from slr_det.models.pointpillars.reading import plain, read
+from slr_det.models.reading import plain, read
 
 #: Row anchors are heights in a picture of that many rows, whatever the size of the network's input is.
 ANCHOR_HEIGHT = 288

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from slr_det.errors import ConfigError, nearest
-from slr_det.models.pointpillars.reading import plain, read
+from slr_det.models.reading import plain, read
 
 #: A grid line may miss the end of the range by this share of a voxel: 69.12 / 0.16 is not exactly 432.
 _SLACK = 1e-3
