@@ -196,6 +196,8 @@ class Command:
             state.check_start(config)
         else:
             config = self._config()
+            if verb == "train" and config.dense_epochs == 0:
+                raise ConfigError("nothing says how long to train; give --epochs N")
             folder = new_folder(config.project, config.name)
             state = RunState.create(folder, config, verb)
         self.pipeline = Pipeline(
@@ -231,14 +233,20 @@ class Command:
             "device": "device",
             "name": "name",
         }
-        named["epochs"] = {"train": "dense_epochs", "retrain": "retrain_epochs"}.get(options.verb, "epochs")
+        # `epochs=` on the command line, like --epochs, means those of the verb: it would go unheard otherwise.
+        epochs = {"train": "dense_epochs", "retrain": "retrain_epochs"}.get(options.verb, "epochs")
+        named["epochs"] = epochs
         named["retrain_epochs"] = "retrain_epochs"
         extra = [
             f"{key}={getattr(options, option)}"
             for option, key in named.items()
             if getattr(options, option, None) is not None
         ]
-        settings = [*options.settings, *extra]
+        given = [
+            f"{epochs}={word.removeprefix('epochs=')}" if word.startswith("epochs=") else word
+            for word in options.settings
+        ]
+        settings = [*given, *extra]
         usual = self.task.adapter_of(self._backend()) == self.task.adapter
         embedded = usual and file is None and not any(s.startswith(("data=", "model=")) for s in settings)
         return load_config(

@@ -76,6 +76,22 @@ def test_an_unknown_option_ends_with_two(capsys: pytest.CaptureFixture[str]) -> 
     assert "settings are written key=value" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("verb", "key"), [("train", "dense_epochs"), ("retrain", "retrain_epochs"), ("compress", "epochs")]
+)
+def test_epochs_are_those_of_the_verb_however_they_are_given(verb: str, key: str) -> None:
+    model = ["model=digits_cnn", "data=digits"]
+    for said in (["epochs=7"], ["--epochs", "7"]):
+        command = Command(classify.TASK, parse(classify.TASK, [verb, *model, *said]), model)
+        assert command._config().to_dict()[key] == 7
+
+
+def test_training_for_no_epochs_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert classify.main(["train", "model=digits_cnn", "data=digits", f"project={tmp_path}"]) == 2
+    assert capsys.readouterr().err == "error: nothing says how long to train; give --epochs N\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_retraining_alone_goes_without_the_recipes_teacher(tmp_path: Path) -> None:
     """The recommended recipe distils from the dense model, which a pruned checkpoint does not bring."""
     settings = ["model=digits_cnn", "data=digits", "recipe=recommended"]
