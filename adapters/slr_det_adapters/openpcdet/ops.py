@@ -13,10 +13,8 @@ from torch import Tensor
 
 from slr_det.pointcloud.boxes import points_in_boxes
 from slr_det.pointcloud.nms import rotated_nms
-from slr_det.pointcloud.rotated import iou_bev, overlap_bev
+from slr_det.pointcloud.rotated import iou_bev, overlap_bev, overlap_bev_pairs
 from slr_det_adapters.substitutes import unavailable
-
-_PAIRS = 64  # rows whose diagonal is taken at once
 
 
 def boxes_overlap_bev(boxes: Tensor, others: Tensor, out: Tensor) -> int:
@@ -33,9 +31,7 @@ def boxes_iou_bev(boxes: Tensor, others: Tensor, out: Tensor) -> int:
 
 def paired_overlap_bev(boxes: Tensor, others: Tensor, out: Tensor) -> int:
     """``out`` (N, 1) <- overlap area of each box (N, 7) with the box of the same row."""
-    for start in range(0, len(boxes), _PAIRS):
-        part = slice(start, start + _PAIRS)
-        out[part, 0] = overlap_bev(boxes[part], others[part]).diagonal()
+    out[:, 0] = overlap_bev_pairs(boxes, others)
     return 1
 
 
