@@ -44,5 +44,6 @@ def check_minimum(
     for name, least in minimum.items():
         value = numbers[known[name.lower()]]
         if not value >= least:  # a NaN fails too
-            failures.append(f"{name} is {value:.4f}, below the minimum of {least:g}")
+            hint = f"; scores are fractions of 1: {least / 100:g}?" if least > 1 >= value >= 0 else ""
+            failures.append(f"{name} is {value:.4f}, below the minimum of {least:g}{hint}")
     return failures

@@ -22,6 +22,13 @@ def test_minimum_names_each_metric_below_it() -> None:
     assert found == ["map is nan, below the minimum of 0.1"]
 
 
+def test_a_minimum_in_percent_is_told_that_scores_are_fractions() -> None:
+    assert check_minimum({"AP": 0.31}, {"AP": 30}, {}) == [
+        "AP is 0.3100, below the minimum of 30; scores are fractions of 1: 0.3?"
+    ]
+    assert check_minimum({"bytes": 12.0}, {"bytes": 13}, {}) == ["bytes is 12.0000, below the minimum of 13"]
+
+
 def test_a_classifiers_accuracy_has_two_names() -> None:
     metrics = {"top1": 0.9, "top5": 0.99, "per_class": {"0": {"top1": 0.8}}}
     aliases = classify.TASK.metric_aliases

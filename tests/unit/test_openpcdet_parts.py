@@ -321,7 +321,7 @@ def test_its_dictionary_of_results_is_read_by_measure_and_class() -> None:
 
 def test_a_missing_or_wrong_checkout_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inject, "_imported", None)
-    with pytest.raises(ConfigError, match=r"no such folder.*SLR_DET_OPENPCDET.*git submodule update"):
+    with pytest.raises(ConfigError, match=r"nothing is there.*SLR_DET_OPENPCDET.*git submodule update"):
         inject.import_checkout(tmp_path / "nowhere")
     (tmp_path / "pcdet").mkdir()
     with pytest.raises(ConfigError, match=r"pcdet/__init__\.py is missing"):

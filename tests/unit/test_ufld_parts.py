@@ -102,7 +102,7 @@ def test_its_modules_are_there_inside_the_block_only(stand_in: Path, monkeypatch
 
 
 def test_a_missing_or_wrong_checkout_is_one_line(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"no such folder.*SLR_DET_UFLD.*git submodule update"):
+    with pytest.raises(ConfigError, match=r"nothing is there.*SLR_DET_UFLD.*git submodule update"):
         inject.import_checkout(stand_in / "nowhere")
     (stand_in / "train.py").write_text("import nobody_has_this\n")
     with pytest.raises(MissingExtraError, match="package 'nobody_has_this'.*uv pip install nobody_has_this"):

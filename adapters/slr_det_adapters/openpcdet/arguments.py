@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from slr_det.errors import ConfigError, nearest
-
-OVERLAPS = ("standard", "loose", "0.5")
+from slr_det.metrics.kitti_rules import OVERLAPS
 
 
 @dataclass(frozen=True)

@@ -180,10 +180,10 @@ def use_checkout(path: str | Path = "", device: str | torch.device = "") -> Iter
 
 
 def _require(root: Path) -> None:
-    if not root.is_dir():
+    if not root.is_dir() or not any(root.iterdir()):  # an empty one is a submodule that was not fetched
         raise ConfigError(
-            f"{root}: no such folder, expected a checkout of OpenPCDet; set {VARIABLE} to one, give upstream=DIR (and "
-            f"the configuration by its whole path), or run: git submodule update --init {DEFAULT}"
+            f"{root}: nothing is there, expected a checkout of OpenPCDet; set {VARIABLE} to one, give upstream=DIR "
+            f"(and the configuration by its whole path), or run: git submodule update --init {DEFAULT}"
         )
     for part in ("pcdet/__init__.py", "tools/train_utils/train_utils.py"):
         if not (root / part).is_file():

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from slr_det.data.kitti.augment import Augmentation
+from slr_det.metrics.kitti_rules import OVERLAPS
 from slr_det_adapters.settings import ABOVE_0, AT_LEAST_0, AT_LEAST_1, BELOW_1, Rule, TrainerSettings
-
-OVERLAPS = ("standard", "loose", "0.5")
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Arguments(TrainerSettings):
     bn_momentum: float = 0.01
     channels_last: bool = True
 
-    CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {**TrainerSettings.CHOICES, "overlap": OVERLAPS}
+    CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {**TrainerSettings.CHOICES, "overlap": tuple(OVERLAPS)}
     RULES: ClassVar[Mapping[str, Rule]] = {
         **TrainerSettings.RULES,
         **dict.fromkeys(("score", "scaling"), BELOW_1),

@@ -171,9 +171,9 @@ def installed(package: str) -> bool:
 
 
 def _require(root: Path) -> None:
-    if not root.is_dir():
+    if not root.is_dir() or not any(root.iterdir()):  # an empty one is a submodule that was not fetched
         raise ConfigError(
-            f"{root}: no such folder, expected a checkout of Ultra-Fast-Lane-Detection; set {VARIABLE} to one, give "
+            f"{root}: nothing is there, expected a checkout of Ultra-Fast-Lane-Detection; set {VARIABLE} to one, give "
             f"upstream=DIR, or run: git submodule update --init {DEFAULT}"
         )
     for part in _PARTS:
