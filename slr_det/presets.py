@@ -92,7 +92,7 @@ LANE: dict[str, Any] = {
     "model": "parsingnet_small",
     "method": ["slr", "admm"],
     "recipe": "recommended",
-    "dense_epochs": 18,
+    "dense_epochs": 24,
     "epochs": 8,
     "retrain_epochs": 2,
     "prune": {"target_compression": "12x"},

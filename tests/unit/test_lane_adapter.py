@@ -20,6 +20,7 @@ from slr_det.presets import LANE
 from slr_det_adapters.lane import LaneAdapter, checkpoints
 from slr_det_adapters.lane.arguments import Arguments
 from slr_det_adapters.lane.data import (
+    begin_run,
     collate,
     find_data,
     open_data,
@@ -144,6 +145,7 @@ def test_frames_have_the_size_of_the_network_and_are_the_first_so_many(road: Pat
 
 
 def test_frames_in_memory_are_those_on_the_disk(road: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin_run()
     folder = open_data(str(road))
     read, kept = (training_frames(folder, TINY, Arguments(cache=cache), 3) for cache in (False, True))
     for epoch in (0, 1):
@@ -156,6 +158,13 @@ def test_frames_in_memory_are_those_on_the_disk(road: Path, monkeypatch: pytest.
     assert kept[0].row == 0
     with pytest.raises(TypeError):
         kept[1]
+    # The next phase has them too, at its own variations; another size, or another run, has not.
+    assert not torch.equal(training_frames(folder, TINY, Arguments(cache=True), 4)[0].image, kept[0].image)
+    with pytest.raises(TypeError):
+        training_frames(folder, replace(TINY, size=(32, 160)), Arguments(cache=True), 4)[0]
+    begin_run()
+    with pytest.raises(TypeError):
+        kept[0]
 
 
 def test_a_batch_has_images_targets_and_the_places_of_lanes(road: Path) -> None:

@@ -16,7 +16,7 @@ from slr_det.models.parsingnet import deployed, describe
 from slr_det_adapters.extras import require_mmengine
 from slr_det_adapters.lane import checkpoints
 from slr_det_adapters.lane.arguments import Arguments
-from slr_det_adapters.lane.data import LANES, find_data, forget_remarks, open_data
+from slr_det_adapters.lane.data import LANES, begin_run, find_data, open_data
 
 _NO_TEACHER = "the lane trainer has no distillation; leave it out"
 
@@ -36,7 +36,7 @@ class LaneAdapter:
 
     def prepare_data(self, data: str, workdir: Path) -> Path:
         """The folder as it is, read in place; DataError where there is none or it has not TuSimple's layout."""
-        forget_remarks()
+        begin_run()
         found = find_data(data)
         open_data(str(found))
         return found

@@ -25,7 +25,7 @@ class Arguments(TrainerSettings):
         up_down: Training frames are shifted up or down by up to that many of the 720 pixels of a label.
         left_right: Training frames are shifted to the left or right by up to that many of the 1280 pixels of a label.
         cache: Keep the frames in memory at the network's size (0.7 MB each at 288 x 800), which saves decoding them in
-            every epoch; each worker has a memory of its own, for an epoch.
+            every epoch and phase; each worker has a memory of its own, for an epoch.
         train_frames: Train on the first so many frames only; 0 for all.
         val_frames: Evaluate on the first so many frames only; 0 for all.
         epoch_val_frames: How many frames, spread over all, the score of an epoch is taken on; 0 for all.

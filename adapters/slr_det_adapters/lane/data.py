@@ -14,6 +14,7 @@ from slr_det.data.lane_world import road_dataset
 from slr_det.data.loading import FrameLoader
 from slr_det.data.tusimple import LaneItem, TuSimpleDataset, TuSimpleFolder
 from slr_det.data.tusimple.anchors import SLOTS
+from slr_det.data.tusimple.dataset import Cache
 from slr_det.errors import CheckpointError, DataError, nearest
 from slr_det.models.parsingnet import ParsingNetConfig
 from slr_det_adapters.lane.arguments import Arguments
@@ -43,6 +44,8 @@ class _Once(logging.Filter):
 
 
 _ONCE = _Once()
+# Every phase of a run, and every evaluation, sees the same frames.
+_FRAMES: Cache = {}
 
 
 def find_data(data: str) -> Path:
@@ -68,9 +71,10 @@ def open_data(data: str) -> TuSimpleFolder:
     return TuSimpleFolder.open(data)
 
 
-def forget_remarks() -> None:
-    """Say again what is found in the data: a new run begins."""
+def begin_run() -> None:
+    """Forget the frames that are kept, and say again what is found in the data: the files may have changed."""
     _ONCE.said.clear()
+    _FRAMES.clear()
 
 
 def require_fit(config: ParsingNetConfig, model: str) -> None:
@@ -99,10 +103,10 @@ def training_frames(
 
 
 def plain_frames(
-    folder: TuSimpleFolder, config: ParsingNetConfig, arguments: Arguments, most: int
+    folder: TuSimpleFolder, config: ParsingNetConfig, arguments: Arguments, most: int, split: str = "val"
 ) -> TuSimpleDataset:
-    """Validation frames as they were recorded, the first ``most`` of them; 0 for all."""
-    return _frames(folder, "val", config, arguments, most)
+    """Frames of a split as they were recorded, the first ``most`` of them; 0 for all."""
+    return _frames(folder, split, config, arguments, most)
 
 
 def _frames(
@@ -119,7 +123,7 @@ def _frames(
         config.size,
         row_anchors=config.row_anchors,
         griding=config.griding,
-        cache=arguments.cache,
+        cache=_FRAMES if arguments.cache else None,
         **how,
     )
     if most:

@@ -24,6 +24,7 @@ from slr_det.data.tusimple.anchors import (
 )
 from slr_det.data.tusimple.augment import Augmentation, draw_motion, move_image, move_marks
 from slr_det.data.tusimple.folder import TuSimpleFolder, check_shape
+from slr_det.data.tusimple.labels import LaneRow
 from slr_det.errors import ConfigError
 
 #: Mean and standard deviation of ImageNet's colours, of pixels in [0, 1].
@@ -31,6 +32,11 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 # The auxiliary head sees an eighth of the picture's height and width.
 _STRIDE = 8
+
+
+#: Pixels and packed marks by the place of the label, the name of the picture and the network's size: 921,600 marks are
+#: some ten thousand bytes.
+Cache = dict[tuple[str, str, tuple[int, int]], tuple[bytes, bytes]]
 
 
 class LaneItem(NamedTuple):
@@ -66,7 +72,8 @@ class TuSimpleDataset(Dataset[LaneItem]):
         training: Vary the frames.
         augmentation: How training frames are varied; None: not at all.
         seed: 0 or more.
-        cache: Keep what is read in memory, the pictures at the network's size, so that no file is decoded twice.
+        cache: Where to keep what is read, the pictures at the network's size, so that no file is decoded twice; data
+            sets of the same files may share one. None: nowhere.
 
     Attributes:
         rows: The label of each frame.
@@ -87,7 +94,7 @@ class TuSimpleDataset(Dataset[LaneItem]):
         training: bool = False,
         augmentation: Augmentation | None = None,
         seed: int = 0,
-        cache: bool = False,
+        cache: Cache | None = None,
     ) -> None:
         _check(size, row_anchors, griding, seed)
         self.folder = folder
@@ -97,8 +104,7 @@ class TuSimpleDataset(Dataset[LaneItem]):
         self.griding = griding
         self.augmentation = augmentation if training else None
         self.seed = seed
-        # The pixels, and the packed marks: 921,600 of them are some ten thousand bytes.
-        self._kept: dict[int, tuple[bytes, bytes]] | None = {} if cache else None
+        self.cache = cache
         # In shared memory, so that workers which live for several epochs see it change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
@@ -113,7 +119,8 @@ class TuSimpleDataset(Dataset[LaneItem]):
     def __getitem__(self, index: int) -> LaneItem:
         """Read and prepare a frame; DataError names an image that is missing, damaged or of other proportions."""
         index = range(len(self.rows))[index]
-        image, marks = self._read(index) if self._kept is None else self._remembered(index, self._kept)
+        row = self.rows[index]
+        image, marks = self._read(row) if self.cache is None else self._remembered(row, self.cache)
         height, width = self.size
         if self.augmentation is not None:
             generator = np.random.default_rng([self.seed, int(self._epoch), index])
@@ -127,21 +134,19 @@ class TuSimpleDataset(Dataset[LaneItem]):
             index,
         )
 
-    def _read(self, index: int) -> tuple[Image.Image, NDArray[np.uint8]]:
+    def _read(self, row: LaneRow) -> tuple[Image.Image, NDArray[np.uint8]]:
         """The picture of a frame at the network's size, and its marks."""
-        row = self.rows[index]
         path = self.folder.image(row)
         image = decode(str(path))
         check_shape(path, image.size)
         return image.resize(self.size[::-1], Image.Resampling.BILINEAR), self.folder.marks(row)
 
-    def _remembered(
-        self, index: int, kept: dict[int, tuple[bytes, bytes]]
-    ) -> tuple[Image.Image, NDArray[np.uint8]]:
-        if index not in kept:
-            image, marks = self._read(index)
-            kept[index] = image.tobytes(), zlib.compress(marks.tobytes(), 1)
-        pixels, packed = kept[index]
+    def _remembered(self, row: LaneRow, cache: Cache) -> tuple[Image.Image, NDArray[np.uint8]]:
+        key = (row.where, row.raw_file, self.size)
+        if key not in cache:
+            image, marks = self._read(row)
+            cache[key] = image.tobytes(), zlib.compress(marks.tobytes(), 1)
+        pixels, packed = cache[key]
         unpacked = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(LABEL_SIZE[::-1])
         return Image.frombytes("RGB", self.size[::-1], pixels), unpacked
 
