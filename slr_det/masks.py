@@ -67,7 +67,7 @@ class MaskKeeper:
 
     @torch.no_grad()
     def apply(self, *named: Mapping[str, Tensor]) -> None:
-        """Multiply every masked weight by its mask, in place.
+        """Set every weight outside its mask to +0.0, in place; a product with the mask could be -0.0, which is stored.
 
         Args:
             named: Tensors by parameter name, for example ``dict(model.named_parameters())``; each mapping must hold
@@ -81,7 +81,7 @@ class MaskKeeper:
                 tensor = _look_up(tensors, name, mask.shape)
                 if mask.device != tensor.device:
                     mask = self.masks[name] = mask.to(tensor.device)
-                tensor.mul_(mask)
+                tensor.masked_fill_(~mask, 0.0)
 
     @torch.no_grad()
     def revived(self, named: Mapping[str, Tensor]) -> dict[str, int]:

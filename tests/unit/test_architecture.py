@@ -13,7 +13,7 @@ import slr_det
 
 TRAINERS = {"ultralytics", "torchvision", "timm", "mmengine", "mmcv", "pcdet", "spconv", "cv2"}
 ADAPTERS = {"slr_det_adapters"}
-HEAVY = {"matplotlib", "pycocotools"}
+HEAVY = {"matplotlib", "pycocotools", "safetensors", "zstandard"}
 
 PROGRAM = """
 import importlib, json, sys

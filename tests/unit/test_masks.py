@@ -104,6 +104,9 @@ def test_momentum_decay_and_averaging_never_revive_a_zero(optimizer: str, who: s
         else:
             engine.after_step(copies)
         assert keeper.revived(named) == {} and keeper.revived(copies) == {}
+        assert not any(
+            torch.signbit(t[n].detach()[~m]).any() for t in (named, copies) for n, m in masks.items()
+        )
     assert alive > 0, "the optimizer never moved a pruned weight: nothing was tested"
     assert all((named[n].detach()[m] != 0).all() for n, m in masks.items())
 
