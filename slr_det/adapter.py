@@ -12,6 +12,7 @@ from torch import Tensor
 
 from slr_det.engine import Engine, Hyper
 from slr_det.errors import ConfigError, MissingExtraError, nearest
+from slr_det.export.exportable import Exportable
 from slr_det.groups import GroupSpec, build_groups
 from slr_det.layers import Layer
 from slr_det.projections import Projection
@@ -251,6 +252,12 @@ class Adapter(Protocol):
 
     def evaluate(self, job: EvalJob) -> dict[str, Any]:
         """Metrics of a checkpoint: floats by name, and ``per_class``: such floats by class name."""
+
+    def exportable(self, job: EvalJob) -> Exportable:
+        """The network of a checkpoint as tensors in and out, with samples of the data, for the verb ``export``.
+
+        Raises ConfigError, in one line, where this trainer's networks cannot be exported.
+        """
 
     def recalibrate(self, source: str, target: Path, job: TrainJob) -> None:
         """Write ``source`` with batch-norm statistics re-estimated by forward passes over the training set."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from slr_det import __version__
+from slr_det.export.verb import add_export_options
 from slr_det.task import Task
 
 
@@ -45,10 +46,16 @@ def _shared_verbs(task: Task, verbs: Any) -> None:
         task, verbs, "eval", f"{task.evaluates} of a checkpoint; with --min a pass or fail for CI"
     )
     report = verbs.add_parser("report", help="print a run's table and write its report.md and plots again")
+    export = _verb(
+        task,
+        verbs,
+        "export",
+        "write a checkpoint as ONNX or OpenVINO, float32 or INT8, checked against torch",
+    )
     report.add_argument("run", help="folder of a run, such as runs/NAME, or its report.json")
     report.add_argument("--json", action="store_true", help="print report.json instead of the table")
 
-    for verb in (compress, train, analyze, retrain, evaluate):
+    for verb in (compress, train, analyze, retrain, evaluate, export):
         verb.add_argument(
             "--config", metavar="FILE.yaml", help="settings file; key=value on the command line wins"
         )
@@ -77,6 +84,7 @@ def _shared_verbs(task: Task, verbs: Any) -> None:
     compress.add_argument(
         "--retrain-epochs", type=int, help="epochs of masked retraining after pruning (0: none)"
     )
+    add_export_options(export)
     analyze.add_argument("--json", action="store_true", help="print the table as JSON")
     analyze.add_argument(
         "--sensitivity",

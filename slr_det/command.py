@@ -18,6 +18,8 @@ from slr_det.cli import BELOW_MINIMUM, OK, complain, run, with_default_verb
 from slr_det.config import RunConfig, load_config, parse_pairs
 from slr_det.config.sources import read_content
 from slr_det.errors import CheckpointError, ConfigError
+from slr_det.export import check_settings, export_network
+from slr_det.export.verb import lines_of, settings_of, target_of
 from slr_det.metrics.minimum import check_minimum
 from slr_det.pipeline import Pipeline, allocations_for
 from slr_det.report import load_report, refresh_report, summary_table
@@ -67,6 +69,7 @@ class Command:
             "retrain": self._retrain,
             "eval": self._eval,
             "report": self._report,
+            "export": self._export,
         }
         if self.options.verb in shared:
             return shared[self.options.verb]()
@@ -146,6 +149,22 @@ class Command:
         path = refresh_report(self.options.run)
         print(summary_table(report))
         print(f"report: {path}")
+        return OK
+
+    def _export(self) -> int:
+        settings = settings_of(self.options)
+        config = self._config()
+        target = target_of(self.options, config.model)
+        check_settings(target, settings)
+        data = self._data(config)
+        with self._start_of(config, data) as model:
+            job = EvalJob(model, str(data), config.train, config.device, self.options.verbose)
+            found = export_network(self.adapter.exportable(job), target, settings, say=self._say)
+        if self.options.json:
+            print(json.dumps(found.to_dict(), indent=1))
+            return OK
+        print("\n".join(lines_of(found, self.task.scores)))
+        print(f"{self.options.format:9s} {found.file}")
         return OK
 
     # -- parts --------------------------------------------------------------------------------------------
@@ -275,6 +294,10 @@ class Command:
 
     def _data_given(self) -> bool:
         return bool(self.options.config) or any(s.startswith("data=") for s in self.options.settings)
+
+    def _say(self, line: str) -> None:
+        if not self.options.json:
+            print(f"{line} ...", file=sys.stderr, flush=True)
 
     def _folder(self) -> Path:
         if self.pipeline is None:

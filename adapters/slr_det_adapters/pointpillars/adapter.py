@@ -12,6 +12,7 @@ from torch import Tensor
 
 from slr_det.adapter import EvalJob, ModelInfo, Picture, TrainJob
 from slr_det.errors import CheckpointError, ConfigError
+from slr_det.export.exportable import Exportable
 from slr_det.models.pointpillars import describe
 from slr_det_adapters.extras import require_mmengine
 from slr_det_adapters.pointpillars import checkpoints
@@ -118,6 +119,13 @@ class PointPillarsAdapter:
         from slr_det_adapters.pointpillars.evaluation import evaluate_checkpoint
 
         return evaluate_checkpoint(job)
+
+    def exportable(self, job: EvalJob) -> Exportable:
+        """The 2D network: the picture that the pillars make to the head's answers."""
+        require_mmengine("pointpillars")
+        from slr_det_adapters.pointpillars.exporting import exportable_of
+
+        return exportable_of(job)
 
     def recalibrate(self, source: str, target: Path, job: TrainJob) -> None:
         """Re-estimate batch-norm statistics on augmented training frames."""

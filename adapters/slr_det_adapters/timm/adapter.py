@@ -11,6 +11,7 @@ from torch import Tensor
 
 from slr_det.adapter import EvalJob, ModelInfo, Picture, TrainJob
 from slr_det.errors import CheckpointError, ConfigError
+from slr_det.export.exportable import Exportable
 from slr_det_adapters.extras import require_mmengine
 from slr_det_adapters.timm import checkpoints, datasets, models
 from slr_det_adapters.timm.arguments import Arguments
@@ -119,6 +120,13 @@ class ClassifierAdapter:
         from slr_det_adapters.timm.evaluation import evaluate_checkpoint
 
         return evaluate_checkpoint(job)
+
+    def exportable(self, job: EvalJob) -> Exportable:
+        """The classifier: images to logits."""
+        require_mmengine("classify")
+        from slr_det_adapters.timm.exporting import exportable_of
+
+        return exportable_of(job)
 
     def recalibrate(self, source: str, target: Path, job: TrainJob) -> None:
         """Re-estimate batch-norm statistics on augmented training images."""

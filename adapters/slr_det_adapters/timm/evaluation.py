@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from slr_det.adapter import EvalJob, TrainJob
@@ -55,15 +56,30 @@ def score(
 ) -> TopKResult:
     """Scores of a model on the validation images, in evaluation mode and the arguments' precision."""
     device = next(model.parameters()).device
-    metric = TopK(data.classes)
     model.eval()
+    with precision(arguments, device):
+        return score_answers(model, card, data, arguments, device=device, title=title, quiet=quiet)
+
+
+@torch.no_grad()
+def score_answers(
+    answer: Callable[[Tensor], Tensor],
+    card: Card,
+    data: ClassificationData,
+    arguments: Arguments,
+    *,
+    device: torch.device | str = "cpu",
+    title: str = "",
+    quiet: bool = False,
+) -> TopKResult:
+    """Scores on the validation images of whatever answers prepared images on ``device`` with logits."""
+    metric = TopK(data.classes)
     batches = loader(images_of(data.val, card, arguments, train=False), arguments, train=False)
     bar = tqdm(batches, desc=title, unit="batch", leave=False, disable=quiet or not title, delay=2.0)
-    with precision(arguments, device):
-        for batch in bar:
-            images = prepared(batch["images"].to(device), card, arguments.channels_last)
-            known = batch["labels"] >= 0
-            metric.process(model(images).float().cpu()[known], batch["labels"][known])
+    for batch in bar:
+        images = prepared(batch["images"].to(device), card, arguments.channels_last)
+        known = batch["labels"] >= 0
+        metric.process(answer(images).float().cpu()[known], batch["labels"][known])
     return metric.evaluate()
 
 

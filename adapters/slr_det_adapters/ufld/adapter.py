@@ -11,6 +11,7 @@ from torch import Tensor
 
 from slr_det.adapter import EvalJob, ModelInfo, Picture, TrainJob
 from slr_det.errors import CheckpointError, ConfigError
+from slr_det.export.exportable import Exportable
 from slr_det.models.parsingnet import (
     ParsingNet,
     ParsingNetConfig,
@@ -145,6 +146,13 @@ class UFLDAdapter:
         from slr_det_adapters.ufld.evaluation import evaluate_checkpoint
 
         return evaluate_checkpoint(job)
+
+    def exportable(self, job: EvalJob) -> Exportable:
+        """Refused: the embedded trainer reads these checkpoints and exports them."""
+        raise ConfigError(
+            "--backend ufld exports nothing; its checkpoints are read by the embedded trainer: "
+            "export with --backend embedded"
+        )
 
     def recalibrate(self, source: str, target: Path, job: TrainJob) -> None:
         """Re-estimate batch-norm statistics on augmented training images."""

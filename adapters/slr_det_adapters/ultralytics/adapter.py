@@ -16,6 +16,7 @@ from torch import Tensor
 from slr_det.adapter import EvalJob, ModelInfo, Picture, TrainJob
 from slr_det.data.detection import resolve
 from slr_det.errors import CheckpointError, ConfigError
+from slr_det.export.exportable import Exportable
 from slr_det_adapters.ultralytics.offline import load_ultralytics
 
 # Set by the pipeline itself; a user who passes one of these is told which option to use instead.
@@ -182,6 +183,12 @@ class UltralyticsAdapter:
 
         with quiet(job.verbose):
             return evaluate_checkpoint(job)
+
+    def exportable(self, job: EvalJob) -> Exportable:
+        """The whole detector up to the decoded boxes, as ultralytics itself exports it."""
+        from slr_det_adapters.ultralytics.exporting import exportable_of
+
+        return exportable_of(job)
 
     def recalibrate(self, source: str, target: Path, job: TrainJob) -> None:
         """Re-estimate batch-norm statistics on un-augmented training images."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from slr_det.adapter import EvalJob
@@ -23,6 +24,17 @@ def evaluate_checkpoint(job: EvalJob) -> dict[str, Any]:
     load_native(job.model)
     ultralytics = load_ultralytics()
     yolo = ultralytics.YOLO(job.model)  # becomes an RTDETR by itself where the file holds one
+    return _evaluated(yolo, job, imgsz=job.args.get("imgsz", yolo.overrides.get("imgsz", 640)))
+
+
+def evaluate_file(path: str, job: EvalJob, size: int) -> dict[str, Any]:
+    """The same of an exported file, on a CPU, whose images are squares of ``size`` pixels."""
+    yolo = load_ultralytics().YOLO(path, task="detect")
+    fixed = {key: value for key, value in job.args.items() if key not in ("rect", "batch")}
+    return _evaluated(yolo, replace(job, args=fixed, device="cpu"), imgsz=size, rect=False, batch=1)
+
+
+def _evaluated(yolo: Any, job: EvalJob, **fixed: Any) -> dict[str, Any]:
     split = str(job.args.get("split", "val"))
     truth = ground_truth(job.data, split)
     collected: list[Any] = []
@@ -32,7 +44,6 @@ def evaluate_checkpoint(job: EvalJob) -> dict[str, Any]:
         metrics = yolo.val(
             validator=validator,
             data=job.data,
-            imgsz=job.args.get("imgsz", yolo.overrides.get("imgsz", 640)),
             device=job.device or None,
             project=scratch,
             name="val",
@@ -40,6 +51,7 @@ def evaluate_checkpoint(job: EvalJob) -> dict[str, Any]:
             save_json=False,
             verbose=job.verbose,
             **args,
+            **fixed,
         )
     result = evaluate(truth.coco, collected)
     return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +26,35 @@ def recalibrate_checkpoint(source: str, target: Path, job: TrainJob) -> None:
     model, args = models.averaged_model(source)
     device = select_device(job.device or None, verbose=False)
     model = model.to(device)
-    dataset, batch = _training_images(model, args, job)
+    dataset, batch = plain_images(model, args, job.data, job.args, "train")
     recalibrate_batchnorm(model, _batches(dataset, batch, device, job.title))
     models.write_native(target, model, {**args, "data": job.data}, phase=job.title)
 
 
-def _training_images(model: Any, args: dict[str, Any], job: TrainJob) -> tuple[Any, int]:
+def plain_images(
+    model: Any, args: Mapping[str, Any], source: str, given: Mapping[str, Any], split: str
+) -> tuple[Any, int]:
+    """The images of a split, letterboxed to squares as in validation, and the batch that the arguments ask for.
+
+    Args:
+        model: The model, for its strides.
+        args: Arguments that it was trained with.
+        source: The data YAML.
+        given: Arguments in place of these.
+        split: ``train``, ``val`` or ``test``.
+    """
     from ultralytics.cfg import get_cfg
     from ultralytics.data import build_yolo_dataset
     from ultralytics.data.utils import check_det_dataset
     from ultralytics.utils import DEFAULT_CFG_KEYS
 
-    data = check_det_dataset(job.data)
-    overrides = {k: v for k, v in {**args, **job.args}.items() if k in DEFAULT_CFG_KEYS}
+    data = check_det_dataset(source)
+    overrides = {k: v for k, v in {**args, **given}.items() if k in DEFAULT_CFG_KEYS}
     overrides.update(task="detect", mode="val", rect=False, cache=False, fraction=1.0, augmentations=None)
     batch = max(int(overrides.get("batch") or 16), 1)
     stride = max(int(model.stride.max()), 32)
     return build_yolo_dataset(
-        get_cfg(overrides=overrides), data["train"], batch, data, mode="val", stride=stride
+        get_cfg(overrides=overrides), data[split], batch, data, mode="val", stride=stride
     ), batch
 
 
