@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from slr_det.command import start
 from slr_det.presets import CLASSIFY, CLASSIFY_SETTINGS
+from slr_det.shrink.verb import shrink_verb
 from slr_det.task import Task
 
 MODULE = "python -m slr_det.classify"
@@ -23,6 +24,8 @@ EPILOG = f"""examples:
   {MODULE} --resume runs/NAME
   {MODULE} eval model=runs/NAME/pruned.pt data=pictures --min top1=0.9
       exit code 1 below the threshold: all that a CI job needs
+  {MODULE} shrink runs/NAME/pruned.pt -o small.pt --data pictures
+      without the filters that prune.projection=filter left dead: smaller and faster, the same outputs
 
 Settings are key=value; what is not ours goes to the trainer (lr, batch, optimizer, size, augment, ...).
 exit codes: 0 fine, 1 a metric is below --min, 2 something is wrong (one line on stderr says what)
@@ -45,6 +48,7 @@ TASK = Task(
     evaluates="top-1 and top-5 accuracy",
     minimum="top1=0.9",
     memory="batch=... or size=...",
+    extra=(shrink_verb("timm", "top1"),),
 )
 VERBS = TASK.verbs
 

@@ -10,6 +10,7 @@ from slr_det.cli import OK
 from slr_det.command import start
 from slr_det.metrics.coco import METRIC_ALIASES, score
 from slr_det.presets import YOLO, YOLO_SETTINGS
+from slr_det.shrink.verb import shrink_verb
 from slr_det.task import ExtraVerb, Task
 
 MODULE = "python -m slr_det.yolo"
@@ -25,6 +26,8 @@ EPILOG = f"""examples:
   {MODULE} --resume runs/NAME
   {MODULE} eval model=runs/NAME/pruned.pt data=coco.yaml --min map50=0.35
       exit code 1 below the threshold: all that a CI job needs
+  {MODULE} shrink runs/NAME/pruned.pt -o small.pt --data coco.yaml
+      without the filters that prune.projection=filter left dead: smaller and faster, the same outputs
 
 Settings are key=value; what is not ours goes to the trainer (imgsz, batch, lr0, optimizer, mosaic, ...).
 exit codes: 0 fine, 1 a metric is below --min, 2 something is wrong (one line on stderr says what)
@@ -62,7 +65,10 @@ TASK = Task(
     evaluates="COCO AP",
     minimum="map50=0.35",
     memory="batch=... or imgsz=...",
-    extra=(ExtraVerb("score", "score any COCO result file with pycocotools", _score_arguments, _score),),
+    extra=(
+        ExtraVerb("score", "score any COCO result file with pycocotools", _score_arguments, _score),
+        shrink_verb("ultralytics", "AP50"),
+    ),
 )
 VERBS = TASK.verbs
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from slr_det.adapter import EvalJob, ModelInfo, Picture, TrainJob
 from slr_det.errors import CheckpointError, ConfigError
 from slr_det.export.exportable import Exportable
+from slr_det.shrink import Shrinkage
 from slr_det_adapters.extras import require_mmengine
 from slr_det_adapters.timm import checkpoints, datasets, models
 from slr_det_adapters.timm.arguments import Arguments
@@ -134,6 +135,12 @@ class ClassifierAdapter:
         from slr_det_adapters.timm.evaluation import recalibrate_checkpoint
 
         recalibrate_checkpoint(source, target, job)
+
+    def shrink(self, source: str, target: Path) -> Shrinkage:
+        """Write the (averaged) model of ``source`` without its dead filters; its card says that layers are narrower."""
+        from slr_det_adapters.timm.shrinking import shrink_checkpoint
+
+        return shrink_checkpoint(source, target)
 
     def illustrate(self, models: Mapping[str, str], job: EvalJob, folder: Path) -> list[Picture]:
         """No pictures."""

@@ -20,6 +20,7 @@ class Card:
         size: Height and width in pixels that the model is trained and evaluated at.
         mean: Mean of each channel, subtracted from images scaled to [0, 1].
         std: Standard deviation of each channel.
+        shrunk: Whether filters were removed: the layers are then as wide as the weights beside the card say.
     """
 
     model: str
@@ -28,6 +29,7 @@ class Card:
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    shrunk: bool = False
 
     def at(self, side: int) -> Card:
         """The card at another size of images, ``side`` x ``side`` pixels; 0 leaves it."""
@@ -51,6 +53,7 @@ class Card:
                 (int(height), int(width)),
                 tuple(map(float, found["mean"])),
                 tuple(map(float, found["std"])),
+                bool(found.get("shrunk", False)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(

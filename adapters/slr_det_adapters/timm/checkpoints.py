@@ -17,6 +17,7 @@ from slr_det import __version__
 from slr_det.errors import CheckpointError
 from slr_det.files import atomic_open
 from slr_det.models.weights import load_into, read_state_dict
+from slr_det.shrink import resize_to
 from slr_det_adapters.prefix import without_prefix
 from slr_det_adapters.timm.cards import Card
 from slr_det_adapters.timm.models import build
@@ -55,7 +56,10 @@ def read(path: str) -> tuple[nn.Module, Card]:
         )
     card = Card.from_dict(found, path)
     model = build(card.model, len(card.classes), card.channels)
-    load_into(model, without_prefix(content["state_dict"]), path)
+    state = without_prefix(content["state_dict"])
+    if card.shrunk:
+        resize_to(model, state)
+    load_into(model, state, path)
     return model, card
 
 

@@ -17,6 +17,7 @@ from slr_det.adapter import EvalJob, ModelInfo, Picture, TrainJob
 from slr_det.data.detection import resolve
 from slr_det.errors import CheckpointError, ConfigError
 from slr_det.export.exportable import Exportable
+from slr_det.shrink import Shrinkage
 from slr_det_adapters.ultralytics.offline import load_ultralytics
 
 # Set by the pipeline itself; a user who passes one of these is told which option to use instead.
@@ -196,6 +197,12 @@ class UltralyticsAdapter:
 
         with quiet(job.verbose):
             recalibrate_checkpoint(source, target, job)
+
+    def shrink(self, source: str, target: Path) -> Shrinkage:
+        """Write the (averaged) model of ``source`` without its dead filters, as a native checkpoint."""
+        from slr_det_adapters.ultralytics.shrinking import shrink_checkpoint
+
+        return shrink_checkpoint(source, target)
 
     def illustrate(self, models: Mapping[str, str], job: EvalJob, folder: Path) -> list[Picture]:
         """No pictures."""

@@ -108,12 +108,13 @@ def describe(model: Any) -> ModelInfo:
     of each branch. The towers before them hold a third of the weights of a small YOLO and are pruned.
     """
     weights = {name: p.detach().float().cpu().clone() for name, p in model.named_parameters()}
-    layers = layers_of(model, heads=_outputs(model))
+    layers = layers_of(model, heads=outputs(model))
     names = getattr(model, "names", None) or range(int(getattr(model, "nc", 0)))
     return ModelInfo(layers, weights, len(names))
 
 
-def _outputs(model: Any) -> list[str]:
+def outputs(model: Any) -> list[str]:
+    """Weight names of the layers that write boxes and scores."""
     last = len(model.model) - 1
     head = model.model[last]
     found = []

@@ -20,6 +20,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,12 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from slr_det.adapter import TrainJob
 from slr_det.engine import Engine
-from slr_det.errors import CheckpointError, NumericsError, StorageError
+from slr_det.errors import CheckpointError, ConfigError, NumericsError, StorageError
 from slr_det.files import atomic_open
 from slr_det.masks import MaskKeeper
 from slr_det_adapters.ultralytics.criterion import PenalisedCriterion
 from slr_det_adapters.ultralytics.offline import load_ultralytics
+from slr_det_adapters.ultralytics.shrinking import is_undescribed
 
 JOB_VARIABLE = "SLR_DET_TRAIN_JOB"
 STATE_KEY = "slr_det"
@@ -74,6 +76,21 @@ class _SLRTrainer(BaseTrainer):
         super().__init__(*args, **kwargs)
 
     # -- start and resume ---------------------------------------------------------------------------------
+
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+        """Build the model as the trainer does, but take a shrunk one that no description builds as it is.
+
+        Raises ConfigError where that one is for another number of classes than the data.
+        """
+        if weights is None or not is_undescribed(weights):
+            return super().get_model(cfg=cfg, weights=weights, verbose=verbose)
+        classes = int(weights.model[-1].nc)
+        if classes != self.data["nc"]:
+            raise ConfigError(
+                f"model={self.job.model} is a shrunk model of {classes} classes, which cannot be built for the "
+                f"{self.data['nc']} of data={self.job.data}; train the model on that data first, then shrink it"
+            )
+        return deepcopy(weights).float()
 
     def resume_training(self, ckpt: Any) -> None:
         """Build engine and masks on the model's initial weights, then let the trainer restore a checkpoint."""
