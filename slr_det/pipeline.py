@@ -16,7 +16,7 @@ from typing import Any
 from slr_det.adapter import Adapter, ModelInfo, TrainJob
 from slr_det.allocation import Allocation, allocate
 from slr_det.config import RunConfig
-from slr_det.errors import ConfigError
+from slr_det.errors import CheckpointError, ConfigError
 from slr_det.files import atomic_write
 from slr_det.groups import build_groups
 from slr_det.jobs import Jobs
@@ -24,6 +24,7 @@ from slr_det.masks import supports
 from slr_det.report import compression, write_report
 from slr_det.runstate import RunState
 from slr_det.sensitivity_scan import scan_checkpoint
+from slr_det.storage import pack
 from slr_det.task import Task
 
 PHASES = ("dense", "hard_prune", "bn_recalibrated", "retrain")
@@ -233,6 +234,16 @@ class Pipeline:
             self._masked_retraining(retraining, f"{method}/")
             latest = folder / "retrained.pt"
         atomic_write(folder / "pruned.pt", latest.read_bytes())
+        self._pack(folder)
+
+    def _pack(self, folder: Path) -> None:
+        """Write the pruned checkpoint in its small form too; an adapter's own kind of file has none."""
+        target = folder / "pruned.slr"
+        try:
+            pack(folder / "pruned.pt", target)
+        except CheckpointError as error:
+            target.unlink(missing_ok=True)
+            self.say(f"not packed: {error}")
 
     def _masked_retraining(self, job: TrainJob, prefix: str) -> dict[str, Any]:
         target = Path(job.folder).with_name("retrained.pt")
@@ -285,7 +296,9 @@ class Pipeline:
             report["pictures"] = self._pictures(methods)
         after = self.adapter.averaged(str(self.folder / first / "pruned.pt"))
         write_report(self.folder, report, weights_before=info.weights, weights_after=after)
-        atomic_write(self.folder / "pruned.pt", (self.folder / first / "pruned.pt").read_bytes())
+        for name in ("pruned.pt", "pruned.slr"):
+            if (self.folder / first / name).is_file():
+                atomic_write(self.folder / name, (self.folder / first / name).read_bytes())
         return report
 
     def _result(self, method: str, allocation: Allocation) -> dict[str, Any]:
@@ -294,13 +307,14 @@ class Pipeline:
             p: self.state.phases[f"{method}/{p}"] for p in PHASES[1:] if self.state.done(f"{method}/{p}")
         }
         pruned = self.folder / method / "pruned.pt"
+        files = {"dense": self.folder / "dense.pt", "pruned": pruned, "packed": pruned.with_suffix(".slr")}
         counts = compression(self.adapter.averaged(str(pruned)), allocation.rows(), parts=self.task.parts)
         return {
             "method": method,
             "phases": phases,
             "final_phase": list(phases)[-1],
             "compression": counts,
-            "bytes": {"dense": (self.folder / "dense.pt").stat().st_size, "pruned": pruned.stat().st_size},
+            "bytes": {name: path.stat().st_size for name, path in files.items() if path.is_file()},
             "history": self.state.phases[f"{method}/train"]["history"],
         }
 

@@ -14,6 +14,7 @@ from slr_det.report.table import (
     PHASE_LABELS,
     Report,
     duration,
+    files_line,
     headline,
     metric_label,
     metric_names,
@@ -27,6 +28,8 @@ from slr_det.report.table import (
 )
 
 _CLASSES_SHOWN = 12
+
+_FILES = {"dense": "dense checkpoint", "pruned": "pruned checkpoint", "packed": "packed file"}
 
 _PICTURES = {
     "metric_vs_iteration": (
@@ -164,21 +167,22 @@ def _compression(report: Report) -> Iterator[str]:
     told = parts_pruned(found)
     if told is not None:
         yield f"What was pruned: {told}. Each of these rates counts every parameter of its part."
-    dense, pruned = report["bytes"]["dense"], report["bytes"]["pruned"]
-    rows = [["file", "size"], ["dense checkpoint", size(dense)], ["pruned checkpoint", size(pruned)]]
-    rows += [
-        [_line(name), size(count)]
-        for name, count in report["bytes"].items()
-        if name not in ("dense", "pruned")
-    ]
+    sizes = report["bytes"]
+    rows = [["file", "size", "dense checkpoint / this"]]
+    for name, count in sizes.items():
+        ratio = f"{sizes['dense'] / count:.2f}x" if sizes["dense"] and count else ""
+        rows.append([_FILES.get(name, _line(name)), size(count), ratio])
     yield table(rows, text_columns=1)
-    ratio = f" Here the dense file is {dense / pruned:.2f}x the pruned one." if dense and pruned else ""
     yield (
         "The pruned checkpoint is an ordinary one that stores its zeros like any other value: pruning alone does "
         "not make it smaller, and any difference in size comes from what else a file holds (an optimizer, an "
-        f"averaged copy, the precision).{ratio} How small the file becomes in a sparse format or under a general "
-        "compressor is a separate matter."
+        "averaged copy, the precision)."
     )
+    if sizes.get("packed"):
+        yield (
+            f"The packed file is the pruned checkpoint without its zeros ({files_line(sizes)}). "
+            "`python -m slr_det.unpack pruned.slr -o pruned.pt` makes the checkpoint again, byte for byte."
+        )
 
 
 def _budget(report: Report) -> Iterator[str]:

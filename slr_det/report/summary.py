@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from slr_det.report.published import beside_published
-from slr_det.report.table import Report, headline, metric_names, parts_pruned, phase_table, rate
+from slr_det.report.table import Report, files_line, headline, metric_names, parts_pruned, phase_table, rate
 
 WIDTH = 110
 """Columns of a terminal that the summary never exceeds."""
@@ -44,6 +44,9 @@ def summary_table(report: Report) -> str:
             table = aligned(rows, text_columns=2)
         title = f"beside the published numbers{f', {what}' if what else ''}:"
         lines += ["", *textwrap.wrap(title, WIDTH), *(line[:WIDTH] for line in table)]
+    sizes = files_line(report["bytes"])
+    if sizes is not None:
+        lines += ["", *textwrap.wrap(sizes, WIDTH)]
     if report["warnings"]:
         lines.append("")
         for warning in report["warnings"]:

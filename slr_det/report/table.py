@@ -134,6 +134,17 @@ def parts_pruned(compression: Report) -> str | None:
     return ", ".join(said) or None
 
 
+def files_line(sizes: Report) -> str | None:
+    """The dense file, the packed one and their ratio in a line; None where one is not known.
+
+    Such as "dense file 24.70 MB, packed file 0.34 MB: 72.65x smaller".
+    """
+    dense, packed = sizes.get("dense"), sizes.get("packed")
+    if not dense or not packed:
+        return None
+    return f"dense file {_short(dense)}, packed file {_short(packed)}: {dense / packed:.2f}x smaller"
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A score, or "n/a" where it is not defined."""
     return "n/a" if value is None else f"{value:.{digits}f}"
@@ -163,7 +174,11 @@ def size(count: int | None) -> str:
     if count is None:
         return "n/a"
     exact = f"{count:,} bytes"
+    return exact if count < 1e3 else f"{_short(count)} ({exact})"
+
+
+def _short(count: int) -> str:
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= scale:
-            return f"{count / scale:.2f} {unit} ({exact})"
-    return exact
+            return f"{count / scale:.2f} {unit}"
+    return f"{count} bytes"

@@ -73,7 +73,7 @@ def test_a_run_leaves_neither_temporary_nor_foreign_files(finished: Path) -> Non
     assert not [name for name in names if name.endswith(".tmp")]
     assert {path.name for path in finished.iterdir()} == {
         *("dense", "slr", "gradual", "plots", "config.yaml", "state.json", "report.json", "report.md"),
-        *("dense.pt", "pruned.pt"),
+        *("dense.pt", "pruned.pt", "pruned.slr"),
     }
 
 

@@ -129,7 +129,7 @@ def test_the_pictures_are_drawn_and_nothing_temporary_is_left(finished: Path) ->
         assert (finished / picture).stat().st_size > 5_000
     assert {path.name for path in finished.iterdir()} == {
         *("dense", "slr", "admm", "plots", "pictures"),
-        *("config.yaml", "state.json", "report.json", "report.md", "dense.pt", "pruned.pt"),
+        *("config.yaml", "state.json", "report.json", "report.md", "dense.pt", "pruned.pt", "pruned.slr"),
     }
     assert not list(finished.rglob("*.tmp"))
 

@@ -135,7 +135,7 @@ def test_the_pictures_are_drawn_and_nothing_temporary_is_left(finished: Path) ->
             "report.json",
             "report.md",
         ),
-        *("dense.pt", "pruned.pt"),
+        *("dense.pt", "pruned.pt", "pruned.slr"),
     }
     assert not list(finished.rglob("*.tmp"))
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from slr_det.report import validate
+from slr_det.storage import unpack
 from slr_det.yolo import VERBS, main
 
 SETTINGS = ["imgsz=64", "batch=10", "nbs=20", "optimizer=SGD", "lr0=0.02", "workers=0", "--device", "cpu"]
@@ -53,12 +54,24 @@ def test_the_report_follows_its_schema_and_its_files(run: Path) -> None:
         rate = result["compression"]["model"]["rate"]
         assert rate == pytest.approx(weights / nonzero) and 2.0 <= rate < 2.01
         assert result["bytes"]["pruned"] == (run / result["method"] / "pruned.pt").stat().st_size
+        assert result["bytes"]["packed"] == (run / result["method"] / "pruned.slr").stat().st_size
         assert [record["iteration"] for record in result["history"]] == [1, 2]
         for phase in result["phases"].values():
             assert (run / phase["checkpoint"]).is_file()
     for picture in report["plots"].values():
         assert (run / picture).stat().st_size > 5_000
     assert (run / "pruned.pt").read_bytes() == (run / "slr" / "pruned.pt").read_bytes()
+
+
+def test_the_packed_model_is_small_and_becomes_the_pruned_one(run: Path, tmp_path: Path) -> None:
+    from ultralytics import YOLO
+
+    again = unpack(run / "pruned.slr", tmp_path / "again.pt")
+    assert again.read_bytes() == (run / "pruned.pt").read_bytes()
+    report = json.loads((run / "report.json").read_text())
+    assert report["bytes"]["packed"] < 0.65 * report["bytes"]["dense"]
+    found, wanted = (YOLO(str(path)).model.state_dict() for path in (again, run / "pruned.pt"))
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 def test_methods_start_from_the_same_weights_and_see_the_same_data(run: Path) -> None:
