@@ -2,7 +2,7 @@
 
 from slr_det.shrink.channels import Channel, channels_of
 from slr_det.shrink.network import Shrinkage, compare, shrink
-from slr_det.shrink.plan import Left, Plan, Widths, find_dead
+from slr_det.shrink.plan import Left, Plan, Widths, find_dead, sums
 from slr_det.shrink.resize import resize_to
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "find_dead",
     "resize_to",
     "shrink",
+    "sums",
 ]

@@ -73,6 +73,7 @@ def channels_of(
         parameter.requires_grad_(parameter.is_floating_point())
     graph = _graph(work, example, forward)
     names = {module: name for name, module in work.named_modules()}
+    order = {name: number for number, name in enumerate(names.values())}
     found: list[Channel] = []
     seen: set[Slot] = set()
     for module in list(graph.module2node):
@@ -84,7 +85,10 @@ def channels_of(
             group = graph.get_pruning_group(module, pruner.prune_out_channels, free)
             for channel in _channels_in(graph, group, names, keep):
                 seen.update(channel.producers)
+                channel.producers.sort(key=lambda slot: order[slot[0]])
                 found.append(channel)
+    # The graph was walked from the outputs; a reader expects the order of the network.
+    found.sort(key=lambda channel: order[channel.producers[0][0]] if channel.producers else len(order))
     return found
 
 

@@ -86,6 +86,27 @@ def find_dead(network: nn.Module, channels: Iterable[Channel], widths: Widths | 
     )
 
 
+def sums(channels: Iterable[Channel]) -> list[tuple[str, ...]]:
+    """Layers whose filters are added up, filter i of one with filter i of all others: they need one mask to shrink.
+
+    Returns:
+        Names of modules, for each sum whose channels may go; as ``prune.groups`` with ``coupled: true`` wants them.
+    """
+    found: dict[tuple[str, ...], None] = {}
+    for channel in channels:
+        names = tuple(dict.fromkeys(name for name, _, _ in channel.producers))
+        aligned = len({position for _, _, position in channel.producers}) == 1
+        if len(names) > 1 and aligned and not channel.kept_by:
+            found[names] = None
+    taken: set[str] = set()
+    result = []
+    for names in sorted(found, key=len, reverse=True):  # a layer is in one group only: the largest sum counts
+        if taken.isdisjoint(names):
+            taken.update(names)
+            result.append(names)
+    return sorted(result, key=list(found).index)
+
+
 def _cascade(channels: list[Channel], masks: Mapping[str, Tensor]) -> set[int]:
     """The channels that may go and are dead, with those that die because of them. ``masks`` is used up."""
     dead: set[int] = set()

@@ -15,6 +15,7 @@ from slr_det.cli import OK
 from slr_det.errors import ConfigError
 from slr_det.shrink.network import Shrinkage
 from slr_det.task import ExtraVerb
+from slr_det.yamlio import dump_yaml
 
 
 class Shrinks(Adapter, Protocol):
@@ -26,6 +27,9 @@ class Shrinks(Adapter, Protocol):
         Raises CheckpointError for a file that cannot be read, ConfigError where nothing can go or the outputs would
         not stay the same; nothing is written then.
         """
+
+    def sums(self, model: str) -> list[tuple[str, ...]]:
+        """Layers of a checkpoint or an architecture whose filters are added up, see :func:`slr_det.shrink.sums`."""
 
 
 def shrink_verb(adapter: str, metric: str) -> ExtraVerb:
@@ -42,7 +46,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", metavar="MODEL.pt", help="pruned with prune.projection=filter or channel, such as pruned.pt"
     )
-    parser.add_argument("-o", "--output", required=True, metavar="SMALL.pt", help="where the result goes")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("-o", "--output", metavar="SMALL.pt", help="where the result goes")
+    what.add_argument(
+        "--groups",
+        action="store_true",
+        help="only print the layers of a model (or an architecture) that need one mask, as prune.groups",
+    )
     parser.add_argument("--data", metavar="DATA", help="evaluate the model before and after on this data set")
     parser.add_argument("--size", type=int, metavar="PIXELS", help="image size of that evaluation")
     parser.add_argument(
@@ -52,6 +62,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _shrink(options: argparse.Namespace, adapter: Shrinks, metric: str) -> int:
+    if options.groups:
+        print(_groups(adapter.sums(options.model)), end="")
+        return OK
     target = Path(options.output)
     if target.resolve() == Path(options.model).resolve():
         raise ConfigError(f"-o {target} is the model itself; give the smaller one another name")
@@ -85,6 +98,22 @@ def _shrink(options: argparse.Namespace, adapter: Shrinks, metric: str) -> int:
         print(f"left        {count} dead filters stay: {why}")
     print(f"model: {target}")
     return OK
+
+
+def _groups(sums: list[tuple[str, ...]]) -> str:
+    """``prune.groups`` as YAML, the layers that are added up in one group each."""
+    if not sums:
+        return "# no filters are added up in a sum that can shrink: prune.projection=filter is enough\n"
+    groups = [
+        {
+            "name": f"sum{number}",
+            "params": [f"{name}.weight" for name in names],
+            "projection": "filter",
+            "coupled": True,
+        }
+        for number, names in enumerate(sums, start=1)
+    ]
+    return dump_yaml({"prune": {"projection": "filter", "groups": groups}})
 
 
 def _scores(options: argparse.Namespace, adapter: Shrinks, metric: str) -> tuple[float, float]:

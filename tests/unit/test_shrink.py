@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from slr_det.errors import ConfigError
 from slr_det.models.cifar import resnet18, resnet_thin
-from slr_det.shrink import channels_of, compare, find_dead, resize_to, shrink
+from slr_det.shrink import channels_of, compare, find_dead, resize_to, shrink, sums
 from slr_det.shrink.resize import remove, zero_dead
 
 pytest.importorskip("torch_pruning", reason="needs the shrink extra")
@@ -305,6 +305,13 @@ def test_a_depthwise_layer_is_resized_with_its_groups() -> None:
     resize_to(net, {"0.weight": torch.zeros(5, 1, 3, 3), "0.bias": torch.zeros(5)})
     assert (net[0].groups, net[0].in_channels, net[0].out_channels) == (5, 5, 5)
     assert net(torch.randn(1, 5, 4, 4)).shape == (1, 5, 4, 4)
+
+
+def test_the_layers_that_need_one_mask_are_those_that_are_added_up() -> None:
+    net = residual()
+    assert sums(channels_of(net, IMAGE)) == [("stem", "b")]
+    assert sums(channels_of(net, IMAGE, keep=["b"])) == []
+    assert sums(channels_of(plain(), IMAGE)) == []
 
 
 def test_silencing_and_removing_are_two_steps() -> None:

@@ -204,6 +204,12 @@ class UltralyticsAdapter:
 
         return shrink_checkpoint(source, target)
 
+    def sums(self, model: str) -> list[tuple[str, ...]]:
+        """Layers of a checkpoint or an architecture that need one mask to shrink."""
+        from slr_det_adapters.ultralytics.shrinking import sums_of
+
+        return sums_of(model)
+
     def illustrate(self, models: Mapping[str, str], job: EvalJob, folder: Path) -> list[Picture]:
         """No pictures."""
         return []

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from slr_det.errors import CheckpointError
-from slr_det.shrink import Plan, Shrinkage, channels_of, find_dead, shrink
+from slr_det.shrink import Channel, Plan, Shrinkage, channels_of, find_dead, shrink, sums
 from slr_det_adapters.ultralytics import models
 
 #: Attribute of a shrunk model whose description does not build it again.
@@ -39,10 +39,7 @@ def shrink_checkpoint(source: str, target: Path) -> Shrinkage:
         raise CheckpointError(
             f"{source}: holds no description of its architecture; train it with ultralytics 8.4"
         )
-    generator = torch.Generator().manual_seed(_SEED)
-    example = torch.rand(1, int(model.yaml.get("channels", 3)), _SIZE, _SIZE, generator=generator)
-    heads = [name.removesuffix(".weight") for name in models.outputs(model)]
-    channels = channels_of(model, example, heads, _undecoded)
+    channels, example = _channels(model)
     plan = find_dead(model, channels, lambda name, alive: _row_width(model, name, alive))
     plan = find_dead(model, channels, _Towers(model).widths_after(plan))
     small: Any
@@ -54,6 +51,22 @@ def shrink_checkpoint(source: str, target: Path) -> Shrinkage:
         setattr(small, UNDESCRIBED, True)
     models.write_native(target, small, {**args, "model": source}, phase="shrunk")
     return result
+
+
+def sums_of(model: str) -> list[tuple[str, ...]]:
+    """Layers of a checkpoint or an architecture whose filters are added up; see :func:`slr_det.shrink.sums`."""
+    checkpoint = model.endswith(".pt")
+    return sums(
+        _channels(models.load_native(model)[0] if checkpoint else models.build_architecture(model, None))[0]
+    )
+
+
+def _channels(model: Any) -> tuple[list[Channel], torch.Tensor]:
+    """The channels of a model, and the images that they were found on."""
+    generator = torch.Generator().manual_seed(_SEED)
+    example = torch.rand(1, int(model.yaml.get("channels", 3)), _SIZE, _SIZE, generator=generator)
+    heads = [name.removesuffix(".weight") for name in models.outputs(model)]
+    return channels_of(model, example, heads, _undecoded), example
 
 
 def is_undescribed(model: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from slr_det import classify, yolo
@@ -142,6 +143,24 @@ def test_the_command_line_evaluates_and_trains_it(
     options = [f"model={target}", f"data={tiny_data}", f"project={tmp_path}", "name=on", "epochs=1"]
     assert yolo.main(["train", *options, "device=cpu", *(f"{k}={v}" for k, v in STEPS.items())]) == 0
     assert shapes(load(tmp_path / "on" / "dense.pt")) == shapes(load(target))
+
+
+def test_groups_are_settings_that_prune_a_residual_classifier(capsys: pytest.CaptureFixture[str]) -> None:
+    """What --groups prints goes into a configuration as it is; all sums of a ResNet-18 are in it."""
+    pytest.importorskip("timm", reason="needs the classify extra")
+    assert classify.main(["shrink", "cifar_resnet18", "--groups"]) == 0
+    found = yaml.safe_load(capsys.readouterr().out)["prune"]
+    params = [name for group in found["groups"] for name in group["params"]]
+    assert sorted(params) == sorted(
+        ["conv1.weight"]
+        + [f"layer{stage}.{block}.conv2.weight" for stage in (1, 2, 3, 4) for block in (0, 1)]
+        + [f"layer{stage}.0.shortcut.0.weight" for stage in (2, 3, 4)]
+    )
+    settings = [f"prune.groups={json.dumps(found['groups'])}", "prune.projection=filter", "prune.keep=0.5"]
+    assert classify.main(["analyze", "model=cifar_resnet18", *settings]) == 0
+    assert "filter:coupled" in capsys.readouterr().out
+    assert yolo.main(["shrink", "yolov3-tiny.yaml", "--groups"]) == 0
+    assert "no filters are added up" in capsys.readouterr().out
 
 
 BLOCKS = """\
