@@ -40,7 +40,7 @@ class Row:
         name: What was measured.
         setting: Sizes, ratios, device.
         measured: Median, in ``unit``; None where it could not be measured.
-        unit: ``x``, ``s``, ``ms``, ``%`` or ``GB``.
+        unit: ``x``, ``s``, ``ms``, ``%``, ``MB`` or ``GB``.
         target: What it should not exceed, in ``unit``; None where nothing was promised.
         spread: First and third quartile over the rounds, in ``unit``; None for a single measurement.
         note: One line: what the number is made of, or why there is none.

@@ -115,6 +115,7 @@ def test_pickled_models_of_every_protocol_are_understood(protocol: int, tmp_path
     assert (tmp_path / "back.pt").read_bytes() == (tmp_path / "m.pt").read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning")
 def test_a_pickle_that_is_no_pickle_only_costs_bytes() -> None:
     with io.BytesIO() as stream:
         torch.save(training_state(), stream)
