@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from slr_det.bench import shrinking
+from slr_det.bench.rows import Settings
 from slr_det.errors import ConfigError
 from slr_det.models.cifar import resnet18, resnet_thin
 from slr_det.shrink import channels_of, compare, find_dead, resize_to, shrink, sums
@@ -323,3 +325,15 @@ def test_silencing_and_removing_are_two_steps() -> None:
     assert float(net.get_buffer("bn.running_var")[4]) > 0
     remove(net, plan)
     torch.testing.assert_close(net(IMAGE), before, rtol=1e-5, atol=1e-5 * float(before.abs().max()))
+
+
+@pytest.mark.slow
+def test_the_bench_halves_every_layer_but_the_heads_and_measures_both_networks() -> None:
+    pytest.importorskip("onnx", reason="needs the export extra")
+    pytest.importorskip("onnxruntime", reason="needs the export extra")
+    rows = shrinking.classifiers(Settings(threads=1, quick=True))
+    found = {(row.name, row.setting.split(",")[0]): row for row in rows}
+    # Of 13 convolutions half of the filters and half of the inputs go: a quarter, but for the first and the last layer.
+    assert found["parameters, shrunk", "cifar_vgg16"].measured == pytest.approx(0.25, abs=0.001)
+    assert found["parameters, shrunk", "cifar_resnet20"].measured == pytest.approx(0.503, abs=0.001)
+    assert all(len(row.details["shrunk_seconds"]) == 2 for row in rows if row.name == "latency, shrunk")
