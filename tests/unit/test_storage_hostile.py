@@ -164,6 +164,7 @@ def test_a_few_thousand_mutants_are_refused_or_read_right(sample: tuple[bytes, d
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_hundred_thousand_mutants_are_refused_or_read_right(
     sample: tuple[bytes, dict[str, Tensor]],
 ) -> None:
