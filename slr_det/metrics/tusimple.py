@@ -285,11 +285,11 @@ def _tell_other_heights(pairs: Sequence[tuple[LaneRow, LaneRow]]) -> None:
     others = list(_other_heights(pairs))
     if others:
         _LOG.warning(
-            "%s: %s: h_samples are not those of the label, nor are they in %d more; the benchmark does not look, and "
+            "%s: %s: h_samples are not those of the label%s; the benchmark does not look, and "
             "takes the points to be at the label's heights",
             _place(others[0], "predictions"),
             others[0].raw_file,
-            len(others) - 1,
+            f", nor are they in {len(others) - 1} more" if len(others) > 1 else "",
         )
 
 

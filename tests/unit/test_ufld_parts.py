@@ -374,6 +374,11 @@ def test_lists_of_upstream_are_made_beside_the_data(tmp_path: Path, caplog: pyte
     (source / "clips" / "a" / "20.jpg").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"a/20\.jpg: cannot be decoded"):
         tusimple.read_picture(str(root / lines[0][0]))
+    Image.new("RGB", (800, 600)).save(source / "clips" / "c" / "20.jpg")
+    with pytest.raises(
+        DataError, match=r"tusimple/clips/c/20\.jpg: 800 x 600 pixels, expected the proportions"
+    ):
+        tusimple.read_picture(str(root / truth.raw_file))
 
 
 def test_pictures_of_lanes_have_the_size_of_their_image(tmp_path: Path) -> None:

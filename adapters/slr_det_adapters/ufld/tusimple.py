@@ -116,9 +116,15 @@ def complete(root: Path) -> None:
 
 
 def read_picture(path: str) -> Image.Image:
-    """In place of upstream's ``loader_func``: an image in RGB or a picture of lanes, or DataError with its name."""
+    """In place of upstream's ``loader_func``: an image in RGB or a picture of lanes.
+
+    Raises:
+        DataError: An image is damaged or has other proportions than the labels; its name is in it.
+    """
     if Path(path).parent.name != LABELS:
-        return decode(path)
+        picture = decode(path)
+        check_shape(Path(path).resolve(), picture.size)
+        return picture
     with Image.open(path) as picture:
         picture.load()
     return picture
@@ -181,7 +187,7 @@ def _size(path: Path) -> tuple[int, int]:
     if isinstance(found, str):
         raise DataError(f"{path.resolve()}: {found}; replace or delete this image")
     height, width = found
-    check_shape(path, (width, height))
+    check_shape(path.resolve(), (width, height))
     if height == _UNREADABLE_HEIGHT:
         raise DataError(
             f"{path.resolve()}: is {height} pixels high, which upstream's data set cannot read; scale it"

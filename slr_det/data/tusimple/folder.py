@@ -103,10 +103,10 @@ class TuSimpleFolder:
         laneless = [row for row in rows if row.segmentation is None and not np.any(row.lanes >= 0)]
         if laneless:
             _LOG.warning(
-                "%s: %s has no lane, nor have %d more rows; they are kept as pictures without lanes",
+                "%s: %s has no lane%s; kept as a picture without lanes",
                 laneless[0].where,
                 laneless[0].raw_file,
-                len(laneless) - 1,
+                f", nor have {len(laneless) - 1} more rows" if len(laneless) > 1 else "",
             )
         return self._present(rows, training=name == "train")
 
