@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from slr_det.adapter import EngineSpec, TrainJob
 from slr_det.allocation import allocate
@@ -22,10 +23,13 @@ from slr_det_adapters.mmengine.launching import launch
 
 ADAPTER = LaneAdapter()
 
-# The worker, which also writes down the masks that its own process would prune with.
+# The worker, which also writes down the masks that its own process would prune with. Its batch norms keep their
+# statistics: then two processes with half a batch each compute what one does with all of it.
 WORKER = """\
 import os, sys
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+_BatchNorm.train = lambda norm, mode=True: torch.nn.Module.train(norm, False)
 from slr_det_adapters.mmengine.hook import SLRHook
 from slr_det_adapters.mmengine import worker
 end = SLRHook.after_train
@@ -57,15 +61,16 @@ def method_job(start: Path, data: Path, folder: Path, epochs: int = 2, **args: A
     info = ADAPTER.inspect(str(start))
     chosen = allocate(info.layers, keep=0.3, model_parameters=info.parameters, dense_head=False)
     engine = EngineSpec("slr", epochs, tuple(chosen.specs()), {})
-    given = {**PLAIN, "batch": 4, "lr": 0.002, **args}
+    given = {**PLAIN, "batch": 4, "optimizer": "sgd", "lr": 0.01, **args}
     return TrainJob(str(start), str(data), str(folder), epochs, given, engine, seed=3, device="cpu")
 
 
 @pytest.mark.slow
-def test_two_processes_agree_with_each_other_and_nearly_with_one(
-    start: Path, road: Path, tmp_path: Path
+@pytest.mark.timeout(900)
+def test_two_processes_agree_with_each_other_and_with_one(
+    start: Path, road: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Batch norms see half a batch each, so the two runs are near each other, and not the same."""
+    monkeypatch.setattr(_BatchNorm, "train", lambda norm, mode=True: torch.nn.Module.train(norm, False))
     one, two = (
         method_job(start, road, tmp_path / name, processes=processes)
         for name, processes in (("one", 1), ("two", 2))
@@ -78,24 +83,23 @@ def test_two_processes_agree_with_each_other_and_nearly_with_one(
         assert torch.equal(mask, ranks[1][name]), name
     first, second = (ADAPTER.averaged(ADAPTER.last(job.folder)) for job in (one, two))
     begin = ADAPTER.averaged(str(start))
-
-    def way(end: dict[str, torch.Tensor]) -> torch.Tensor:
-        return torch.cat([(end[name] - begin[name]).flatten() for name in begin])
-
-    apart = torch.cosine_similarity(way(first), way(second), dim=0)
-    assert apart > 0.8, f"both went the same way, not {apart:.3f}"
+    for name, weight in first.items():
+        moved = float((weight - begin[name]).abs().max())
+        assert float((weight - second[name]).abs().max()) < 1e-3 * max(moved, 1e-3), name
+    assert sum(not torch.equal(weight, begin[name]) for name, weight in first.items()) > 20
     # `train` itself, told that all is done, reads the history that the processes left.
     together = ADAPTER.train(two, resume=True)
     assert len(together) == len(alone) == 2
     for a, b in zip(alone, together, strict=True):
-        assert b["objective"] == pytest.approx(a["objective"], rel=0.1)
-        assert b["distance"] == pytest.approx(a["distance"], rel=0.1)
-        assert a["metric"].keys() == b["metric"].keys()
+        assert b["objective"] == pytest.approx(a["objective"], rel=1e-3)
+        assert b["distance"] == pytest.approx(a["distance"], rel=1e-3)
         # The same frames are scored, each once, however they are shared out.
-        assert a["metric"]["empty_accuracy"] == pytest.approx(b["metric"]["empty_accuracy"], abs=1e-12)
+        assert b["metric"] == pytest.approx(a["metric"], abs=0.02)
+        assert b["metric"]["empty_accuracy"] == pytest.approx(a["metric"]["empty_accuracy"], abs=1e-12)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_bad_frame_of_two_processes_is_one_line(
     start: Path, road: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,6 +113,7 @@ def test_a_bad_frame_of_two_processes_is_one_line(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_processes_in_bf16_end_in_finite_weights(start: Path, road: Path, tmp_path: Path) -> None:
     job = method_job(start, road, tmp_path, epochs=1, processes=2, amp="bf16")
     (record,) = ADAPTER.train(job, resume=False)
