@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from slr_det.bench import iteration, memory, pointcloud, projection, shrinking, storage, training
+from slr_det.bench import deploy, iteration, memory, pointcloud, projection, shrinking, storage, training
 from slr_det.bench.rows import Row, Settings, document, table
 from slr_det.bench.study import command as study
 from slr_det.cli import run
@@ -108,6 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.subject == "methods":
         methods = study.Methods(options)
         return run(methods.run, on_interrupt=methods.interrupted)
+    if options.subject == "deploy":
+        return run(lambda: deploy.measure(options), on_interrupt=lambda: "stopped; nothing was written")
     subjects = {"pointcloud": CLOUD_MEASURES, "storage": STORAGE_MEASURES, "shrink": SHRINK_MEASURES}
     measures = subjects.get(options.subject, MEASURES)
     return run(lambda: _measure(options, measures), on_interrupt=lambda: "stopped; nothing was written")
@@ -119,7 +121,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         prog="python -m slr_det.bench", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=form
     )
     subjects = parser.add_subparsers(
-        dest="subject", metavar="engine|pointcloud|storage|shrink|methods", required=True
+        dest="subject", metavar="engine|pointcloud|storage|shrink|deploy|methods", required=True
     )
     engine = subjects.add_parser(
         "engine", help="speed and memory", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=form
@@ -159,6 +161,14 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     _add_arguments(smaller, SHRINK_MEASURES)
     smaller.set_defaults(threads=1)
+    deployed = subjects.add_parser(
+        "deploy",
+        help="score, bytes and latency of checkpoints where they run",
+        description=deploy.DESCRIPTION,
+        epilog=deploy.EXAMPLES,
+        formatter_class=form,
+    )
+    deploy.add_arguments(deployed)
     methods = subjects.add_parser(
         "methods",
         help="a study that compares pruning methods",
@@ -168,7 +178,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     study.add_arguments(methods)
     options, rest = parser.parse_known_args(arguments)
-    if options.subject == "methods" and all("=" in word and not word.startswith("-") for word in rest):
+    if options.subject in ("methods", "deploy") and all(
+        "=" in word and not word.startswith("-") for word in rest
+    ):
         options.settings += rest  # words behind an option
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")

@@ -30,6 +30,8 @@ _COLOURS = {
     "gradual": "#CC79A7",
     "oneshot": "#8C6D00",
 }
+#: For what is no method, in this order.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C6D00", "#56B4E9")
 _SPARE_COLOURS = ("#56B4E9", "#000000", "#E69F00", "#7F3C8D", "#5A8F29")
 _MARKERS = {"slr": "o", "admm": "s", "penalty": "^", "gradual": "D", "oneshot": "v"}
 _SPARE_MARKERS = ("P", "X", "<", ">", "h")

@@ -90,7 +90,8 @@ def extras_of_make_install() -> list[str]:
 
 
 def test_make_install_brings_every_part_that_the_default_suite_tests() -> None:
-    assert set(extras_of_make_install()) == {"yolo", "classify", "pointpillars", "lane", "dev"}
+    wanted = {"yolo", "classify", "pointpillars", "lane", "export", "shrink", "dev"}
+    assert set(extras_of_make_install()) == wanted
 
 
 def test_every_extra_with_mmengine_brings_the_opencv_that_needs_no_graphics_libraries() -> None:
