@@ -195,7 +195,7 @@ class Command:
     def _check(self, metrics: dict[str, Any], minimum: dict[str, float] | None = None) -> int:
         if minimum is None:
             minimum = dict(self.pipeline.config.minimum) if self.pipeline else {}
-        failures = check_minimum(metrics, minimum, self.task.metric_aliases)
+        failures = check_minimum(metrics, minimum, self.task.metric_aliases, self.task.lower_is_better)
         for failure in failures:
             complain(failure)
         return BELOW_MINIMUM if failures else OK

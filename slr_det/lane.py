@@ -85,6 +85,7 @@ TASK = Task(
         ),
     },
     parts={"backbone": ("model.*",), "head": ("pool.*", "cls.*")},
+    lower_is_better=("fp", "fn"),
 )
 VERBS = TASK.verbs
 

@@ -65,6 +65,7 @@ class Task:
         minimum: An example of a minimum, as in ``--min map50=0.35``.
         memory: What to lower when memory runs out.
         extra: Verbs that only this task has.
+        lower_is_better: Metrics that have no minimum: errors, where fewer is better.
         backends: Adapters that a user may choose between with ``backend=``, by the names used there; the first is
             ``adapter``. Empty where there is only one.
         scopes: What ``prune.scope`` may be, the usual one first. Empty where there is nothing to choose.
@@ -89,6 +90,7 @@ class Task:
     memory: str
     extra: tuple[ExtraVerb, ...] = field(default=())
     backends: Mapping[str, str] = field(default_factory=dict)
+    lower_is_better: tuple[str, ...] = ()
     scopes: Mapping[str, Scope] = field(default_factory=dict)
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from slr_det.errors import ConfigError, nearest
 
 
 def check_minimum(
-    metrics: Mapping[str, Any], minimum: Mapping[str, float], aliases: Mapping[str, str]
+    metrics: Mapping[str, Any],
+    minimum: Mapping[str, float],
+    aliases: Mapping[str, str],
+    lower_is_better: Collection[str] = (),
 ) -> list[str]:
     """Return one sentence for each metric that is below its minimum; empty when all are reached.
 
@@ -19,9 +22,11 @@ def check_minimum(
         minimum: Least accepted values by name, in any case of letters.
         aliases: What users may call a metric (in lower case), and its name; those of metrics that were not measured
             do not count.
+        lower_is_better: Metrics that have no minimum, because fewer is better.
 
     Raises:
-        ConfigError: a name that is no metric here (with the nearest one); a minimum that is not a number.
+        ConfigError: a name that is no metric here (with the nearest one); a metric that has no minimum; a minimum that
+            is not a number.
     """
     numbers = {
         k: float(v) for k, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)
@@ -32,6 +37,11 @@ def check_minimum(
         f"--min: no metric '{name}'{nearest(name.lower(), known)}; there are {', '.join([*usable, *numbers])}"
         for name in minimum
         if name.lower() not in known
+    ]
+    problems += [
+        f"--min: of {name} fewer is better, so that it has no minimum; leave it out"
+        for name in minimum
+        if known.get(name.lower()) in lower_is_better
     ]
     problems += [
         f"--min: {name}={value!r}, expected a number"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from slr_det import classify, yolo
+from slr_det import classify, lane, yolo
 from slr_det.errors import ConfigError
 from slr_det.metrics.coco import METRIC_ALIASES
 from slr_det.metrics.minimum import check_minimum
@@ -27,6 +27,13 @@ def test_a_minimum_in_percent_is_told_that_scores_are_fractions() -> None:
         "AP is 0.3100, below the minimum of 30; scores are fractions of 1: 0.3?"
     ]
     assert check_minimum({"bytes": 12.0}, {"bytes": 13}, {}) == ["bytes is 12.0000, below the minimum of 13"]
+
+
+def test_an_error_has_no_minimum() -> None:
+    metrics = {"accuracy": 0.9, "fp": 0.5}
+    assert check_minimum(metrics, {"accuracy": 0.8}, {}, lane.TASK.lower_is_better) == []
+    with pytest.raises(ConfigError, match="of FP fewer is better, so that it has no minimum"):
+        check_minimum(metrics, {"FP": 0.1}, {}, lane.TASK.lower_is_better)
 
 
 def test_a_classifiers_accuracy_has_two_names() -> None:
