@@ -35,6 +35,9 @@ def atomic_open(path: str | Path) -> Iterator[BinaryIO]:
     target = Path(path)
     temporary: str | None = None
     try:
+        if target.exists() and not target.is_file() and not target.is_dir():
+            # The rename would put a file in the place of /dev/null, for everybody.
+            raise StorageError(f"{target}: is a device or a pipe, not a file; name another one")
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
         with os.fdopen(descriptor, "wb") as file:

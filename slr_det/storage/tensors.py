@@ -57,10 +57,13 @@ def save(
         ``path``.
 
     Raises:
-        DataError: A name is no string, a tensor has no plain values (sparse, quantised, on no device), or the metadata
-            are no JSON.
+        DataError: A name is no string, a value is no tensor, a tensor has no plain values (sparse, quantised, on no
+            device), or the metadata are no JSON.
         StorageError: The file cannot be written; what was there is intact.
     """
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise DataError(f"{name!r:.80} is a {type(tensor).__name__}, expected a tensor")
     total = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     done = 0
     entries = []

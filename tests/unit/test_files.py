@@ -104,3 +104,13 @@ with atomic_open(sys.argv[1]) as file:
     run = subprocess.run([sys.executable, "-c", program, str(target)], check=False, timeout=120)
     assert run.returncode == -9
     assert target.read_bytes() == b"old"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_or_device_is_refused_and_stays(tmp_path: Path) -> None:
+    target = tmp_path / "pipe"
+    os.mkfifo(target)
+    with pytest.raises(StorageError, match="is a device or a pipe"):
+        atomic_write(target, b"new")
+    assert stat.S_ISFIFO(target.stat().st_mode)
+    assert names(tmp_path) == ["pipe"]

@@ -253,3 +253,8 @@ def test_a_file_that_cannot_be_read_or_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError):
         save({}, tmp_path / "file" / "m.slr")
+
+
+def test_what_is_no_tensor_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'x' is a list, expected a tensor"):
+        save({"x": [1, 2]}, tmp_path / "x.slr")  # type: ignore[dict-item]
