@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from slr_det.bench import deploy, iteration, memory, pointcloud, projection, shrinking, storage, training
@@ -102,6 +103,40 @@ examples:
   python -m slr_det.bench shrink --check                exit code 1 where a target is missed"""
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What one word of the command line measures.
+
+    Attributes:
+        help: One line of help.
+        description: What is measured, and the targets.
+        examples: Commands.
+        measures: Measures by the names that ``--only`` takes.
+    """
+
+    help: str
+    description: str
+    examples: str
+    measures: Mapping[str, Callable[[Settings], list[Row]]]
+
+
+SUBJECTS = {
+    "engine": Subject("speed and memory", DESCRIPTION, EXAMPLES, MEASURES),
+    "pointcloud": Subject(
+        "speed and memory of 3D geometry", CLOUD_DESCRIPTION, CLOUD_EXAMPLES, CLOUD_MEASURES
+    ),
+    "storage": Subject(
+        "size of packed weights, and how long packing takes",
+        STORAGE_DESCRIPTION,
+        STORAGE_EXAMPLES,
+        STORAGE_MEASURES,
+    ),
+    "shrink": Subject(
+        "size and latency without half of the filters", SHRINK_DESCRIPTION, SHRINK_EXAMPLES, SHRINK_MEASURES
+    ),
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = _parse(sys.argv[1:] if arguments is None else arguments)
@@ -110,8 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(methods.run, on_interrupt=methods.interrupted)
     if options.subject == "deploy":
         return run(lambda: deploy.measure(options), on_interrupt=lambda: "stopped; nothing was written")
-    subjects = {"pointcloud": CLOUD_MEASURES, "storage": STORAGE_MEASURES, "shrink": SHRINK_MEASURES}
-    measures = subjects.get(options.subject, MEASURES)
+    measures = SUBJECTS[options.subject].measures
     return run(lambda: _measure(options, measures), on_interrupt=lambda: "stopped; nothing was written")
 
 
@@ -123,44 +157,25 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     subjects = parser.add_subparsers(
         dest="subject", metavar="engine|pointcloud|storage|shrink|deploy|methods", required=True
     )
-    engine = subjects.add_parser(
-        "engine", help="speed and memory", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=form
-    )
-    _add_arguments(engine, MEASURES)
-    engine.add_argument(
-        "--threads",
-        type=_threads,
-        default=2,
-        metavar="N",
-        help="CPU threads, but for the projections' one (2)",
-    )
-    cloud = subjects.add_parser(
-        "pointcloud",
-        help="speed and memory of 3D geometry",
-        description=CLOUD_DESCRIPTION,
-        epilog=CLOUD_EXAMPLES,
-        formatter_class=form,
-    )
-    _add_arguments(cloud, CLOUD_MEASURES)
-    cloud.set_defaults(threads=1)
-    packed = subjects.add_parser(
-        "storage",
-        help="size of packed weights, and how long packing takes",
-        description=STORAGE_DESCRIPTION,
-        epilog=STORAGE_EXAMPLES,
-        formatter_class=form,
-    )
-    _add_arguments(packed, STORAGE_MEASURES)
-    packed.set_defaults(threads=1)
-    smaller = subjects.add_parser(
-        "shrink",
-        help="size and latency without half of the filters",
-        description=SHRINK_DESCRIPTION,
-        epilog=SHRINK_EXAMPLES,
-        formatter_class=form,
-    )
-    _add_arguments(smaller, SHRINK_MEASURES)
-    smaller.set_defaults(threads=1)
+    for name, subject in SUBJECTS.items():
+        one = subjects.add_parser(
+            name,
+            help=subject.help,
+            description=subject.description,
+            epilog=subject.examples,
+            formatter_class=form,
+        )
+        _add_arguments(one, subject.measures)
+        if name != "engine":
+            one.set_defaults(threads=1)
+        else:
+            one.add_argument(
+                "--threads",
+                type=_threads,
+                default=2,
+                metavar="N",
+                help="CPU threads, but for the projections' one (2)",
+            )
     deployed = subjects.add_parser(
         "deploy",
         help="score, bytes and latency of checkpoints where they run",

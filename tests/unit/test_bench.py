@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -67,6 +69,11 @@ FREE = Row("other", "10 M", 123.4, "ms")
 ABSENT = Row("penalty", "needs ultralytics", None, "%", 3.0)
 
 
+def engine_measures(monkeypatch: pytest.MonkeyPatch, measures: dict[str, Any]) -> None:
+    """Let the engine's bench have these measures."""
+    monkeypatch.setitem(command.SUBJECTS, "engine", replace(command.SUBJECTS["engine"], measures=measures))
+
+
 def test_verdicts_compare_with_the_target() -> None:
     assert [row.verdict(quick=False) for row in (MET, MISSED, FREE, ABSENT)] == [
         "pass",
@@ -90,7 +97,7 @@ def test_the_table_shows_target_measure_and_result() -> None:
 def test_only_check_turns_a_miss_into_an_exit_code(
     check: bool, row: Row, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "MEASURES", {"projection": lambda settings: [row]})
+    engine_measures(monkeypatch, {"projection": lambda settings: [row]})
     arguments = ["engine", "--only", "projection", *(["--check"] if check else [])]
     assert command.main(arguments) == code
 
@@ -119,7 +126,7 @@ def test_a_missing_trainer_leaves_the_other_rows(
     def missing(settings: Settings) -> list[Row]:
         raise MissingExtraError('install it with: uv pip install "slr-det[yolo]"')
 
-    monkeypatch.setattr(command, "MEASURES", {"projection": lambda settings: [MET], "penalty": missing})
+    engine_measures(monkeypatch, {"projection": lambda settings: [MET], "penalty": missing})
     assert command.main(["engine"]) == 0
     shown = capsys.readouterr().out
     assert "pass" in shown and "not measured" in shown and "slr-det[yolo]" in shown
