@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,36 @@ from slr_det.plots.style import INK, MUTED, SATISFIED, WIDTH, drawing, new_figur
 Prediction = tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike]
 """Boxes (n, 7), scores (n,) and 1-based labels (n,) of one model."""
 
+#: Frames of a data set that pictures are drawn of, and those that they are chosen from.
+PICTURES, LOOKED_AT = 2, 50
+CAPTION = "True boxes are filled, predicted ones are outlines; a line out of the front shows the heading."
+
 TRUE, PREDICTED = SATISFIED, "#D55E00"
 
 _COLUMNS = 3
 _TICK = 1.1  # metres that a heading reaches out of its box
 _GREYS = (0.80, 0.25)  # of what lies on the ground, and of what is _TALL metres higher
 _TALL = 2.5
+
+
+def busiest(
+    boxes: Iterable[npt.ArrayLike], area: tuple[float, float, float, float], most: int = PICTURES
+) -> list[int]:
+    """Numbers of the frames with the most boxes in an area, those first; of equals the earlier one.
+
+    Args:
+        boxes: (N, 2 or more) for each frame, x and y first, metres.
+        area: Least x and y, greatest x and y, metres.
+        most: How many frames.
+    """
+    low_x, low_y, high_x, high_y = area
+
+    def count(rows: npt.ArrayLike) -> int:
+        x, y = np.asarray(rows)[:, :2].T
+        return int(((x > low_x) & (x < high_x) & (y > low_y) & (y < high_y)).sum())
+
+    counts = [count(rows) for rows in boxes]
+    return sorted(range(len(counts)), key=lambda index: -counts[index])[:most]
 
 
 def draw_scan(

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from slr_det.errors import StorageError
-from slr_det.plots.scans import PREDICTED, TRUE, Prediction, abbreviations, draw_scan, scan_figure
+from slr_det.plots.scans import PREDICTED, TRUE, Prediction, abbreviations, busiest, draw_scan, scan_figure
 from slr_det.plots.style import DPI, WIDTH, drawing, png
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")
@@ -166,3 +166,19 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError):
         draw_scan(POINTS, TRUTHS, {}, CLASSES, tmp_path / "file" / "scan.png")
+
+
+def test_the_busiest_frames_are_those_with_most_boxes_inside() -> None:
+    frames = [
+        np.array([[x, y, 0.0] for x, y in rows]).reshape(-1, 3)
+        for rows in (
+            [(5, 0)],
+            [(5, 0), (6, 1), (50, 0)],
+            [],
+            [(1, 1), (2, 2), (3, -30)],
+            [(1, 1), (2, 2), (3, 3)],
+        )
+    ]
+    area = (0.0, -20.0, 40.0, 20.0)
+    assert busiest(frames, area, 3) == [4, 1, 3], "of equals the earlier one first"
+    assert busiest(frames[:1], area) == [0] and busiest([], area) == []

@@ -9,13 +9,9 @@ from typing import Any
 import torch
 
 from slr_det.adapter import EvalJob, Picture
-from slr_det.plots.scans import draw_scan
+from slr_det.plots.scans import CAPTION, LOOKED_AT, busiest, draw_scan
 from slr_det_adapters.openpcdet import building, checkpoints, configs
 from slr_det_adapters.openpcdet.arguments import Arguments
-
-_PICTURES = 2
-_LOOKED_AT = 50  # frames that the pictures are chosen from
-_CAPTION = "True boxes are filled, predicted ones are outlines; a line out of the front shows the heading."
 
 
 @torch.no_grad()
@@ -40,14 +36,10 @@ def illustrate(models: Mapping[str, str], job: EvalJob, folder: Path) -> list[Pi
             checkpoints.load_into(nets[name], content["model_state"], models[name])
         place = checkout.seam("pcdet.models", "load_data_to_gpu")
         low_x, low_y, _, high_x, high_y, _ = ready.DATA_CONFIG.POINT_CLOUD_RANGE
-
-        def objects(frame: Mapping[str, Any]) -> int:
-            x, y = frame["gt_boxes"][:, 0], frame["gt_boxes"][:, 1]
-            return int(((x > low_x) & (x < high_x) & (y > low_y) & (y < high_y)).sum())
-
-        looked_at = [frames[index] for index in range(min(len(frames), _LOOKED_AT))]
-        busiest = sorted(looked_at, key=objects, reverse=True)[:_PICTURES]
-        for frame in busiest:
+        area = (low_x, low_y, high_x, high_y)
+        looked_at = [frames[index] for index in range(min(len(frames), LOOKED_AT))]
+        for index in busiest((frame["gt_boxes"] for frame in looked_at), area):
+            frame = looked_at[index]
             found = {}
             for name, net in nets.items():
                 batch: dict[str, Any] = frames.collate_batch([frame])
@@ -55,9 +47,8 @@ def illustrate(models: Mapping[str, str], job: EvalJob, folder: Path) -> list[Pi
                 (boxes,), _ = net(batch)
                 found[name] = tuple(boxes[f"pred_{part}"].cpu() for part in ("boxes", "scores", "labels"))
             key = f"scan_{frame['frame_id']}"
-            area = (low_x, low_y, high_x, high_y)
             draw_scan(
                 frame["points"], frame["gt_boxes"], found, ready.CLASS_NAMES, folder / f"{key}.png", area=area
             )
-            drawn.append(Picture(key, f"{key}.png", f"Frame {frame['frame_id']} from above", _CAPTION))
+            drawn.append(Picture(key, f"{key}.png", f"Frame {frame['frame_id']} from above", CAPTION))
     return drawn
