@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -72,6 +73,25 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], source: str | Path)
         f"{len(missing)}, unexpected {len(unexpected)}); these are probably weights of another architecture, or for "
         "another number of classes"
     )
+
+
+@torch.no_grad()
+def replace_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy named tensors into a model's parameters; it keeps its device and dtypes."""
+    named = dict(model.named_parameters())
+    for name, values in weights.items():
+        named[name].copy_(values)
+
+
+def numpy_numbers() -> list[Any]:
+    """What a pickled number of numpy refers to, for ``torch.serialization.safe_globals``: data, no code.
+
+    Its module has moved between numpy's versions, so it goes by the old name and by the new one.
+    """
+    scalar = np.float64(0).__reduce__()[0]
+    kinds = {type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32)}
+    names = [(scalar, f"{place}.multiarray.scalar") for place in ("numpy.core", "numpy._core")]
+    return [*names, np.dtype, *kinds]
 
 
 def _read_torch(file: Path) -> Any:

@@ -21,7 +21,7 @@ from slr_det_adapters.lane.arguments import Arguments
 from slr_det_adapters.lane.data import loader, open_data, plain_frames, require_fit, training_frames
 from slr_det_adapters.lane.trainable import Trainable
 from slr_det_adapters.mmengine.precision import precision
-from slr_det_adapters.mmengine.runner import find_device
+from slr_det_adapters.mmengine.runner import placed
 from slr_det_adapters.randomness import reseed, untouched_generators
 from slr_det_adapters.subsets import drawn
 
@@ -92,12 +92,8 @@ def evaluate_checkpoint(job: EvalJob) -> dict[str, Any]:
 
 
 def at_work(model: str, device: str, arguments: Arguments) -> ParsingNet:
-    """The network of a checkpoint on the first device that is named."""
-    net = checkpoints.read(model)
-    net.to(find_device(device.split(",")[0].strip()))
-    if arguments.channels_last:
-        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return net.eval()
+    """The network of a checkpoint, ready to be asked."""
+    return placed(checkpoints.read(model), device, arguments.channels_last)
 
 
 @torch.no_grad()

@@ -142,3 +142,11 @@ def last_checkpoint(work_dir: str | Path) -> Path | None:
     if not name or not path.is_file():
         raise CheckpointError(f"{pointer}: names '{name}', which is not in that folder; start a new run")
     return path
+
+
+def require_last(work_dir: str | Path) -> Path:
+    """As :func:`last_checkpoint`; CheckpointError where there is none."""
+    found = last_checkpoint(work_dir)
+    if found is None:
+        raise CheckpointError(f"{work_dir}: holds no checkpoint; start a new run")
+    return found

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -31,6 +31,7 @@ from slr_det_adapters.mmengine.precision import optim_wrapper_for
 from slr_det_adapters.mmengine.progress import ProgressHook
 
 LOG_FILE = "train.log"
+Net = TypeVar("Net", bound=nn.Module)
 _numbers = itertools.count()
 
 
@@ -153,6 +154,14 @@ def find_device(device: str, launcher: str = "none") -> torch.device:
                 f"device is '{device}', and this machine has {count} GPUs; use device=cpu or another"
             )
     return place
+
+
+def placed(net: Net, device: str, channels_last: bool) -> Net:
+    """A network in evaluation mode on the first device that is named, as :func:`find_device` reads it."""
+    net.to(find_device(device.split(",")[0].strip()))
+    if channels_last:
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net.eval()
 
 
 class _Warnings(logging.Handler):

@@ -14,6 +14,7 @@ from slr_det.errors import CheckpointError, ConfigError
 from slr_det.export.exportable import Exportable
 from slr_det_adapters.openpcdet import checkpoints
 from slr_det_adapters.openpcdet.arguments import Arguments
+from slr_det_adapters.refusals import refuse_unsupported, two_weights
 
 #: Settings of a run that OpenPCDet's training loop has no place for.
 UNSUPPORTED = {
@@ -62,7 +63,7 @@ class OpenPCDetAdapter:
         """Layers and weights of a checkpoint of ours, or of a configuration, whose classes are its own."""
         if self.is_checkpoint(model):
             if weights:
-                raise ConfigError(_two_weights(model, weights))
+                raise two_weights(model, weights, "a configuration as model=CFG.yaml")
             found = checkpoints.info(model)
         else:
             found = self._built(model, weights, None)
@@ -73,7 +74,7 @@ class OpenPCDetAdapter:
         """A checkpoint of ours as it is, or OpenPCDet's ``weights`` with their configuration beside them."""
         if self.is_checkpoint(model):
             if weights:
-                raise ConfigError(_two_weights(model, weights))
+                raise two_weights(model, weights, "a configuration as model=CFG.yaml")
             self._classes = checkpoints.info(model).classes
             return model
         if not weights:
@@ -86,7 +87,7 @@ class OpenPCDetAdapter:
 
     def train(self, job: TrainJob, *, resume: bool) -> list[dict[str, Any]]:
         """Run or continue a phase in OpenPCDet's own ``train_model``."""
-        _refuse_unsupported(job)
+        refuse_unsupported(job, UNSUPPORTED)
         from slr_det_adapters.openpcdet.training import train
 
         return train(job, resume=resume)
@@ -165,22 +166,3 @@ class OpenPCDetAdapter:
         return ModelInfo(
             layers, checkpoints.parameters(checkpoints.plain(content), card), len(config["CLASS_NAMES"])
         )
-
-
-def _two_weights(model: str, weights: str) -> str:
-    return (
-        f"model={model} is a checkpoint, which brings its own weights; leave weights={weights} out, or give a "
-        "configuration as model=CFG.yaml"
-    )
-
-
-def _refuse_unsupported(job: TrainJob) -> None:
-    """Raise ConfigError for a job that asks for what a configuration of this trainer cannot ask for."""
-    asked = {
-        "iterations_per_epoch": job.iterations_per_epoch != 1,
-        "one_schedule": job.schedule != (0.0, 1.0),
-        "distill": job.distill > 0,
-    }
-    problems = [f"{key}: {UNSUPPORTED[key]}" for key, wanted in asked.items() if wanted]
-    if problems:
-        raise ConfigError(problems)

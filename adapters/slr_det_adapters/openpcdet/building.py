@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from slr_det.errors import ConfigError
+from slr_det_adapters import checkouts
 from slr_det_adapters.openpcdet import configs, kitti
 from slr_det_adapters.openpcdet.inject import Checkout, use_checkout
 
@@ -28,21 +29,8 @@ _REMARKS = (
 
 
 def device_of(word: str) -> torch.device:
-    """The device that a user named: empty for the GPU where there is one, ``cpu``, or the number of a GPU."""
-    if word == "cpu" or (not word and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    number = word.removeprefix("cuda").removeprefix(":") or "0"
-    if "," in number:
-        raise ConfigError(
-            f"device is '{word}', but this adapter drives OpenPCDet in one process; name one GPU, such as device=0"
-        )
-    if not number.isdecimal():
-        raise ConfigError(f"device is '{word}', expected cpu or the number of a GPU, such as device=0")
-    if not torch.cuda.is_available() or int(number) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"device is '{word}', but torch sees {torch.cuda.device_count()} GPUs here; use device=cpu"
-        )
-    return torch.device("cuda", int(number))
+    """The device that a user named; see :func:`slr_det_adapters.checkouts.device_of`."""
+    return checkouts.device_of(word, "OpenPCDet")
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from slr_det.adapter import ModelInfo
 from slr_det.errors import CheckpointError
 from slr_det.files import atomic_open
 from slr_det.layers import Layer, layers_of
+from slr_det.models.weights import numpy_numbers
 
 KEY = "slr_det"
 VERSION = 1
@@ -73,7 +74,7 @@ def read_any(path: str) -> dict[str, Any]:
     if not Path(path).is_file():
         raise CheckpointError(f"{path}: no such checkpoint; check the path")
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_numpy_numbers()):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(numpy_numbers()):
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -139,16 +140,6 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
 
 def _first(names: Iterable[str]) -> str | None:
     return next(iter(names), None)
-
-
-def _numpy_numbers() -> list[Any]:
-    """What a pickled numpy number refers to, under its old name and its new one: data, no code."""
-    scalar = np.float64(0).__reduce__()[0]
-    kinds = {type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32)}
-    return [(scalar, f"{place}.multiarray.scalar") for place in ("numpy.core", "numpy._core")] + [
-        np.dtype,
-        *kinds,
-    ]
 
 
 def _one_line(error: BaseException) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from typing import Any
 import torch
 
 from slr_det.errors import ConfigError, MissingExtraError
+from slr_det_adapters import checkouts
 from slr_det_adapters.openpcdet.surroundings import aliases, cuda_is_cpu, importing, stand_ins
 from slr_det_adapters.substitutes import module
 
@@ -103,11 +103,7 @@ class Checkout:
 
 def checkout_path(named: str = "") -> Path:
     """The checkout that is named, or $SLR_DET_OPENPCDET, or third_party/OpenPCDet of the current folder or of ours."""
-    named = named or os.environ.get(VARIABLE, "")
-    if named:
-        return Path(named).expanduser()
-    here = Path(DEFAULT)
-    return here if here.is_dir() else Path(__file__).resolve().parents[3] / DEFAULT
+    return checkouts.checkout_path(named, VARIABLE, DEFAULT)
 
 
 _imported: Checkout | None = None

@@ -7,17 +7,18 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from slr_det.adapter import EvalJob, ModelInfo, Picture, TrainJob
-from slr_det.errors import CheckpointError, ConfigError
+from slr_det.errors import ConfigError
 from slr_det.export.exportable import Exportable
 from slr_det.models.pointpillars import describe
+from slr_det.models.weights import replace_weights
 from slr_det_adapters.extras import require_mmengine
 from slr_det_adapters.pointpillars import checkpoints
 from slr_det_adapters.pointpillars.arguments import Arguments
 from slr_det_adapters.pointpillars.data import find_data, open_data
+from slr_det_adapters.refusals import two_weights
 
 _NO_TEACHER = "the PointPillars trainer has no distillation; leave it out"
 
@@ -65,10 +66,7 @@ class PointPillarsAdapter:
         """A checkpoint file as it is, or ``weights`` written into the network ``model``."""
         if checkpoints.is_checkpoint(model):
             if weights:
-                raise ConfigError(
-                    f"model={model} is a checkpoint, which brings its own weights; leave weights={weights} out, or "
-                    "give the name or the YAML file of a network as model"
-                )
+                raise two_weights(model, weights, "the name or the YAML file of a network as model")
             checkpoints.read(model)
             return model
         if not weights:
@@ -91,22 +89,16 @@ class PointPillarsAdapter:
     def last(self, folder: str) -> str:
         """The newest checkpoint in a phase's folder."""
         require_mmengine("pointpillars")
-        from slr_det_adapters.mmengine.checkpoints import last_checkpoint
+        from slr_det_adapters.mmengine.checkpoints import require_last
 
-        found = last_checkpoint(folder)
-        if found is None:
-            raise CheckpointError(f"{folder}: holds no checkpoint; start a new run")
-        return str(found)
+        return str(require_last(folder))
 
     def export(
         self, source: str, target: Path, job: TrainJob, weights: Mapping[str, Tensor] | None = None
     ) -> None:
         """Write ``source``'s (averaged) network without the trainer's state, with ``weights`` instead of its own."""
         net = checkpoints.read(source)
-        named = dict(net.named_parameters())
-        with torch.no_grad():
-            for name, values in (weights or {}).items():
-                named[name].copy_(values)
+        replace_weights(net, weights or {})
         checkpoints.write(target, net, job.title)
 
     def averaged(self, source: str) -> dict[str, Tensor]:

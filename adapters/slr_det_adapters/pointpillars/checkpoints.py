@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,23 +20,13 @@ from slr_det import __version__
 from slr_det.errors import CheckpointError, ConfigError, nearest
 from slr_det.files import atomic_open
 from slr_det.models.pointpillars import PRESETS, PointPillars, PointPillarsConfig, from_openpcdet
-from slr_det.models.weights import load_into, read_state_dict
+from slr_det.models.weights import load_into, numpy_numbers, read_state_dict
 from slr_det.yamlio import read_yaml
 from slr_det_adapters.prefix import without_prefix
 
 SUFFIXES = (".pt", ".pth", ".ckpt")
 CONFIGS = (".yaml", ".yml")
 META = "pointpillars"
-_SCALAR = np.float64(0).__reduce__()[0]
-# What rebuilds a number of numpy, under its names in numpy 1 and in numpy 2.
-_NUMBERS: list[Any] = [
-    (_SCALAR, "numpy.core.multiarray.scalar"),
-    (_SCALAR, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    np.dtypes.Float64DType,
-    np.dtypes.Float32DType,
-    np.dtypes.Int64DType,
-]
 
 
 def is_checkpoint(model: str) -> bool:
@@ -197,7 +186,7 @@ def _content(path: str) -> dict[str, Any]:
     with suppress(Exception):
         content = _load(path)
     if content is None:
-        with suppress(Exception), torch.serialization.safe_globals(_NUMBERS):
+        with suppress(Exception), torch.serialization.safe_globals(numpy_numbers()):
             content = _load(path)
     if not isinstance(content, dict):
         # The reader of weights says in one line what is wrong with the file, or that nothing is.

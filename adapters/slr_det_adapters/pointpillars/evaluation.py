@@ -18,7 +18,7 @@ from slr_det.masks import recalibrate_batchnorm
 from slr_det.metrics.kitti import Result, evaluate, fractions
 from slr_det.models.pointpillars import Detections, PointPillars
 from slr_det_adapters.mmengine.precision import precision
-from slr_det_adapters.mmengine.runner import find_device
+from slr_det_adapters.mmengine.runner import placed
 from slr_det_adapters.pointpillars import checkpoints
 from slr_det_adapters.pointpillars.arguments import Arguments
 from slr_det_adapters.pointpillars.data import (
@@ -105,12 +105,8 @@ def _made(name: str) -> Path:
 
 
 def at_work(model: str, device: str, arguments: Arguments) -> PointPillars:
-    """The network of a checkpoint on the first device that is named."""
-    net = checkpoints.read(model)
-    net.to(find_device(device.split(",")[0].strip()))
-    if arguments.channels_last:
-        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return net.eval()
+    """The network of a checkpoint, ready to be asked."""
+    return placed(checkpoints.read(model), device, arguments.channels_last)
 
 
 @torch.no_grad()

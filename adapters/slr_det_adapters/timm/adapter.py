@@ -10,10 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from slr_det.adapter import EvalJob, ModelInfo, Picture, TrainJob
-from slr_det.errors import CheckpointError, ConfigError
+from slr_det.errors import ConfigError
 from slr_det.export.exportable import Exportable
+from slr_det.models.weights import replace_weights
 from slr_det.shrink import Shrinkage
 from slr_det_adapters.extras import require_mmengine
+from slr_det_adapters.refusals import two_weights
 from slr_det_adapters.timm import checkpoints, datasets, models
 from slr_det_adapters.timm.arguments import Arguments
 
@@ -62,10 +64,7 @@ class ClassifierAdapter:
         """A checkpoint file as it is, or ``weights`` written into the architecture ``model``."""
         if checkpoints.is_checkpoint(model):
             if weights:
-                raise ConfigError(
-                    f"model={model} is a checkpoint, which brings its own weights; leave weights={weights} out, or "
-                    "give the name of an architecture as model"
-                )
+                raise two_weights(model, weights, "the name of an architecture as model")
             checkpoints.read(model)
             return model
         if not weights:
@@ -95,20 +94,16 @@ class ClassifierAdapter:
     def last(self, folder: str) -> str:
         """The newest checkpoint in a phase's folder."""
         require_mmengine("classify")
-        from slr_det_adapters.mmengine.checkpoints import last_checkpoint
+        from slr_det_adapters.mmengine.checkpoints import require_last
 
-        found = last_checkpoint(folder)
-        if found is None:
-            raise CheckpointError(f"{folder}: holds no checkpoint; start a new run")
-        return str(found)
+        return str(require_last(folder))
 
     def export(
         self, source: str, target: Path, job: TrainJob, weights: Mapping[str, Tensor] | None = None
     ) -> None:
         """Write ``source``'s (averaged) model without the trainer's state, with ``weights`` instead of its own."""
         net, card = checkpoints.read(source)
-        if weights is not None:
-            models.replace_weights(net, weights)
+        replace_weights(net, weights or {})
         checkpoints.write(target, net, card, job.title)
 
     def averaged(self, source: str) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from slr_det.data.classification import ClassificationData
 from slr_det.masks import recalibrate_batchnorm
 from slr_det.metrics.classification import TopK, TopKResult
 from slr_det_adapters.mmengine.precision import precision
-from slr_det_adapters.mmengine.runner import find_device
+from slr_det_adapters.mmengine.runner import placed
 from slr_det_adapters.timm import checkpoints
 from slr_det_adapters.timm.arguments import Arguments
 from slr_det_adapters.timm.cards import Card
@@ -38,10 +38,7 @@ def evaluate_checkpoint(job: EvalJob) -> dict[str, Any]:
 def _at_work(model: str, device: str, arguments: Arguments) -> tuple[nn.Module, Card]:
     """The model of a checkpoint on the first device that is named, and its card at the size that is asked for."""
     net, card = checkpoints.read(model)
-    net.to(find_device(device.split(",")[0].strip()))
-    if arguments.channels_last:
-        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return net, card.at(arguments.size)
+    return placed(net, device, arguments.channels_last), card.at(arguments.size)
 
 
 @torch.no_grad()

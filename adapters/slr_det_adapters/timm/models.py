@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from slr_det import models as family
@@ -178,14 +177,6 @@ def outputs(model: nn.Module) -> list[str]:
 def classes_of(model: nn.Module) -> int:
     """How many classes a model predicts."""
     return len(dict(model.named_parameters())[outputs(model)[0]])
-
-
-def replace_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Copy named tensors into a model's parameters."""
-    named = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, values in weights.items():
-            named[name].copy_(values)
 
 
 def one_line(error: BaseException) -> str:

@@ -21,6 +21,7 @@ from slr_det.models.parsingnet import (
     load,
 )
 from slr_det.models.weights import read_state_dict
+from slr_det_adapters.refusals import refuse_unsupported, two_weights
 from slr_det_adapters.ufld import checkpoints, configs
 from slr_det_adapters.ufld.arguments import Arguments
 
@@ -69,7 +70,7 @@ class UFLDAdapter:
         """Layers and weights of a checkpoint of upstream's or ours, or of a network, whose lanes are its own."""
         if self.is_checkpoint(model):
             if weights:
-                raise ConfigError(_two_weights(model, weights))
+                raise two_weights(model, weights, "a network's name as model")
             found = checkpoints.read(model).info()
         else:
             net = ParsingNet(_network(model))
@@ -83,7 +84,7 @@ class UFLDAdapter:
         """A checkpoint as it is, or ``weights`` of the named network written to ``target``."""
         if self.is_checkpoint(model):
             if weights:
-                raise ConfigError(_two_weights(model, weights))
+                raise two_weights(model, weights, "a network's name as model")
             self._lanes = checkpoints.read(model).network.lanes
             return model
         wanted = _network(model)
@@ -109,7 +110,7 @@ class UFLDAdapter:
 
     def train(self, job: TrainJob, *, resume: bool) -> list[dict[str, Any]]:
         """Run or continue a phase in upstream's own ``train``."""
-        _refuse_unsupported(job)
+        refuse_unsupported(job, UNSUPPORTED)
         from slr_det_adapters.ufld.training import train
 
         return train(job, resume=resume)
@@ -175,22 +176,3 @@ def _network(model: str) -> ParsingNetConfig:
 
     with building.opened(configs.around(model) or "", building.device_of("cpu")) as checkout:
         return configs.network(configs.read(model, checkout))
-
-
-def _two_weights(model: str, weights: str) -> str:
-    return (
-        f"model={model} is a checkpoint, which brings its own weights; leave weights={weights} out, or give a "
-        "network's name as model"
-    )
-
-
-def _refuse_unsupported(job: TrainJob) -> None:
-    """Raise ConfigError for a job that asks for what a configuration of this trainer cannot ask for."""
-    asked = {
-        "iterations_per_epoch": job.iterations_per_epoch != 1,
-        "one_schedule": job.schedule != (0.0, 1.0),
-        "distill": job.distill > 0,
-    }
-    problems = [f"{key}: {UNSUPPORTED[key]}" for key, wanted in asked.items() if wanted]
-    if problems:
-        raise ConfigError(problems)

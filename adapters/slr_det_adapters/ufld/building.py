@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from slr_det.data.loading import FrameLoader
-from slr_det.errors import ConfigError
 from slr_det.models.parsingnet import ParsingNetConfig
+from slr_det_adapters import checkouts
 from slr_det_adapters.ufld import tusimple
 from slr_det_adapters.ufld.configs import DATASET
 from slr_det_adapters.ufld.inject import Checkout, use_checkout
@@ -33,24 +33,8 @@ _REMARKS = (
 
 
 def device_of(word: str) -> torch.device:
-    """The device that a user named: empty for the GPU where there is one, ``cpu``, or the number of a GPU."""
-    if word in ("", "cuda"):
-        return torch.device("cuda:0" if torch.cuda.is_available() or word else "cpu")
-    if word == "cpu":
-        return torch.device("cpu")
-    number = word.removeprefix("cuda:")
-    if "," in number:
-        raise ConfigError(
-            f"device is '{word}', but this adapter drives Ultra-Fast-Lane-Detection in one process; name one GPU, such "
-            "as device=0"
-        )
-    if not number.isdecimal():
-        raise ConfigError(f"device is '{word}', expected cpu or the number of a GPU, such as device=0")
-    if not torch.cuda.is_available() or int(number) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"device is '{word}', but torch sees {torch.cuda.device_count()} GPUs here; use device=cpu"
-        )
-    return torch.device("cuda", int(number))
+    """The device that a user named; see :func:`slr_det_adapters.checkouts.device_of`."""
+    return checkouts.device_of(word, "Ultra-Fast-Lane-Detection")
 
 
 @contextlib.contextmanager

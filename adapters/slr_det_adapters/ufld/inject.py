@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.abc import MetaPathFinder
@@ -22,6 +21,7 @@ import torch
 from torch import nn
 
 from slr_det.errors import ConfigError, MissingExtraError
+from slr_det_adapters import checkouts
 from slr_det_adapters.substitutes import module, unavailable
 
 VARIABLE = "SLR_DET_UFLD"
@@ -122,11 +122,7 @@ class Checkout:
 
 def checkout_path(named: str = "") -> Path:
     """The checkout that is named, or $SLR_DET_UFLD, or that in third_party of the current folder or of ours."""
-    named = named or os.environ.get(VARIABLE, "")
-    if named:
-        return Path(named).expanduser()
-    here = Path(DEFAULT)
-    return here if here.is_dir() else Path(__file__).resolve().parents[3] / DEFAULT
+    return checkouts.checkout_path(named, VARIABLE, DEFAULT)
 
 
 _imported: dict[Path, Checkout] = {}

@@ -17,7 +17,9 @@ from slr_det.adapter import EvalJob, ModelInfo, Picture, TrainJob
 from slr_det.data.detection import resolve
 from slr_det.errors import CheckpointError, ConfigError
 from slr_det.export.exportable import Exportable
+from slr_det.models.weights import replace_weights
 from slr_det.shrink import Shrinkage
+from slr_det_adapters.refusals import refuse_unsupported
 from slr_det_adapters.ultralytics.offline import load_ultralytics
 
 # Set by the pipeline itself; a user who passes one of these is told which option to use instead.
@@ -109,7 +111,7 @@ class UltralyticsAdapter:
         from slr_det_adapters.ultralytics import models
         from slr_det_adapters.ultralytics.trainer import JOB_VARIABLE, SLRDetectionTrainer, SLRRTDETRTrainer
 
-        refuse_unsupported(job)
+        refuse_unsupported(job, UNSUPPORTED)
         folder = Path(job.folder)
         last = Path(self.last(job.folder))
         done, planned, history = self._progress(last)
@@ -167,7 +169,7 @@ class UltralyticsAdapter:
 
         model, args = models.averaged_model(source)
         if weights is not None:
-            models.replace_weights(model, weights)
+            replace_weights(model, weights)
         models.write_native(
             target, model, {**args, **job.args, "data": job.data, "model": source}, phase=job.title
         )
@@ -224,19 +226,6 @@ class UltralyticsAdapter:
         engine = (checkpoint.get("slr_det") or {}).get("engine") or {}
         planned = checkpoint.get("train_args", {}).get("epochs")
         return int(checkpoint.get("epoch", -1)) + 1, planned, list(engine.get("history", []))
-
-
-def refuse_unsupported(job: TrainJob) -> None:
-    """Raise ConfigError for a job that asks for what a configuration of this trainer cannot ask for."""
-    asked = {
-        "weights": bool(job.weights),
-        "iterations_per_epoch": job.iterations_per_epoch != 1,
-        "one_schedule": job.schedule != (0.0, 1.0),
-        "distill": job.distill > 0,
-    }
-    problems = [f"{key}: {UNSUPPORTED[key]}" for key, wanted in asked.items() if wanted]
-    if problems:
-        raise ConfigError(problems)
 
 
 def _refuse_weights(weights: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from slr_det import __version__
 from slr_det.adapter import ModelInfo
@@ -179,11 +179,3 @@ def averaged_model(path: str) -> tuple[Any, dict[str, Any]]:
     if isinstance(state, dict) and "ema" in state:
         model.load_state_dict(state["ema"])
     return model, dict(checkpoint.get("train_args") or {})
-
-
-def replace_weights(model: Any, weights: Mapping[str, Tensor]) -> None:
-    """Copy ``weights`` into the parameters of the same names."""
-    named = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, value in weights.items():
-            named[name].copy_(value)
