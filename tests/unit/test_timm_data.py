@@ -204,6 +204,27 @@ def test_too_many_of_them_end_the_run_in_one_line(workers: int, tmp_path: Path) 
     assert "Traceback" not in str(caught.value)
 
 
+def test_what_a_worker_finds_while_they_are_named_is_judged_with_the_next_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = open_data(str(png_folder(tmp_path, train=110)))
+    first = tmp_path / "train" / "blue" / "001.png"
+    break_body(first)
+    items = images_of(data.train, PHOTOS, Arguments(), train=True)
+    items.unreadable[0] = 1
+    opened = type(data.train).open
+
+    def open_late(split: object, place: int) -> object:
+        items.unreadable[11] = 1  # as another process would, between the look and the verdict
+        return opened(split, place)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(data.train), "open", open_late)
+    items.judge()
+    assert str(first) in capsys.readouterr().err
+    with pytest.raises(DataError, match="2 of 110 images cannot be decoded"):
+        items.judge()
+
+
 def test_in_evaluation_they_count_for_nothing(tmp_path: Path) -> None:
     data = open_data(str(png_folder(tmp_path, train=4, val=110)))
     break_body(tmp_path / "val" / "blue" / "001.png")

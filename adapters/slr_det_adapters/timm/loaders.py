@@ -74,17 +74,18 @@ class Images(Dataset[Any]):
                 return self.transform(self.split.open(place)), self.split.labels[place]
             except DataError:
                 self.unreadable[place] = 1
-                if self._too_many():
+                if self._too_many(int(torch.count_nonzero(self.unreadable))):
                     break  # the process that gets the batch stops the run, see judge()
         return self.blank, torch.tensor(-1)
 
-    def _too_many(self) -> bool:
-        return int(torch.count_nonzero(self.unreadable)) > LIMIT * len(self.split)
+    def _too_many(self, count: int) -> bool:
+        return count > LIMIT * len(self.split)
 
     def judge(self) -> None:
         """Name what was newly found unreadable; DataError once that is more than 1 % of the split."""
         if not isinstance(self.split, FileSplit) or int(self.unreadable.sum()) == len(self._named):
             return
+        # Looked at once: workers go on writing, and what they find after this is judged with the next batch.
         found = {int(place) for place in self.unreadable.nonzero()}
         reason = ""
         for place in sorted(found - self._named):
@@ -94,7 +95,7 @@ class Images(Dataset[Any]):
                 reason = str(error)
                 warn(f"{reason}; left out", every_process=True)
         self._named |= found
-        if self._too_many():
+        if self._too_many(len(found)):
             raise DataError(
                 f"{len(found)} of {len(self.split)} images cannot be decoded, more than {LIMIT:.0%}: {reason}"
             )
