@@ -21,7 +21,7 @@ help: ## show this list
 	@echo
 	@echo "Start with 'make demo'. Each target creates .venv first where it is missing."
 
-install: $(STAMP) ## create .venv and install slr-det with the yolo, classify, pointpillars, lane, export, shrink and dev extras
+install: $(STAMP) ## create .venv and install slr-det with the yolo, classify, pointpillars, lane, export, shrink, sweep and dev extras
 
 # The marker .incomplete stays behind when an install is interrupted, and the next one then starts from nothing.
 $(STAMP): pyproject.toml constraints.txt
@@ -37,8 +37,8 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(VENV)/.incomplete; \
 	$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip >/dev/null; \
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt uv; \
-	echo "installing slr-det with its yolo, classify, pointpillars, lane, export, shrink and dev extras (about 5 GB on disk)"; \
-	$(PY) -m uv pip install --quiet --python $(PY) -e ".[yolo,classify,pointpillars,lane,export,shrink,dev]" -c constraints.txt; \
+	echo "installing slr-det with its yolo, classify, pointpillars, lane, export, shrink, sweep and dev extras (about 5 GB on disk)"; \
+	$(PY) -m uv pip install --quiet --python $(PY) -e ".[yolo,classify,pointpillars,lane,export,shrink,sweep,dev]" -c constraints.txt; \
 	rm $(VENV)/.incomplete; touch $@
 
 demo: $(STAMP) ## train a small detector on generated images, compress it with SLR and ADMM, write the report

@@ -90,7 +90,7 @@ def extras_of_make_install() -> list[str]:
 
 
 def test_make_install_brings_every_part_that_the_default_suite_tests() -> None:
-    wanted = {"yolo", "classify", "pointpillars", "lane", "export", "shrink", "dev"}
+    wanted = {"yolo", "classify", "pointpillars", "lane", "export", "shrink", "sweep", "dev"}
     assert set(extras_of_make_install()) == wanted
 
 
