@@ -42,6 +42,18 @@ class StorageError(SlrDetError):
     """A file could not be written (disk full, no permission); what was there before is untouched."""
 
 
+class RuntimeUnavailableError(SlrDetError):
+    """The sparse runtime's library is missing, or not one that this machine can use; the model runs dense then."""
+
+
+class RuntimeRefusedError(SlrDetError):
+    """The sparse runtime cannot do one layer, as it is or in these layouts; the layer runs dense then."""
+
+
+class RuntimeBuildError(SlrDetError):
+    """The sparse runtime's library cannot be compiled: no compiler, or one that refuses the sources."""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the valid name closest to ``name``, or an empty string."""
     matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)

@@ -1,0 +1,111 @@
+"""What the runtime's library makes and Python holds: threads, packed convolutions and linear layers.
+
+Each frees what it holds when Python lets go of it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from ctypes import c_void_p
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slr_det.errors import ConfigError, RuntimeRefusedError
+from slr_det.runtime.structs import ConvInfo
+
+_NO_MEMORY, _TOO_LARGE = 1, 3
+
+
+def check(status: int, what: str) -> None:
+    """Turn a status of the library into an error: MemoryError, or RuntimeRefusedError with ``what`` in its line."""
+    if status == 0:
+        return
+    if status == _NO_MEMORY:
+        raise MemoryError(f"no memory for a {what} of the sparse runtime")
+    reason = "is too large" if status == _TOO_LARGE else "has sizes or layouts that it cannot take"
+    raise RuntimeRefusedError(f"the sparse runtime refuses a {what}: it {reason}")
+
+
+def weights_address(tensor: Tensor | None, shape: tuple[int, ...]) -> tuple[Tensor | None, int | None]:
+    """A contiguous float32 tensor on the CPU, which has to be kept, and its address; None of None.
+
+    Raises:
+        RuntimeRefusedError: The shape is another than the layouts say: the library would read what is not there.
+    """
+    if tensor is None:
+        return None, None
+    if tuple(tensor.shape) != shape:
+        raise RuntimeRefusedError(
+            f"the sparse runtime refuses weights of {tuple(tensor.shape)} where the layouts mean {shape}"
+        )
+    held = tensor.detach().to("cpu", torch.float32).contiguous()
+    return held, held.data_ptr()
+
+
+class Pool:
+    """Threads that runs share, the caller's own among them; one run at a time may use a pool.
+
+    Attributes:
+        threads: How many.
+        handle: For the library.
+    """
+
+    def __init__(self, c: Any, threads: int) -> None:
+        if threads < 1:
+            raise ConfigError(f"threads is {threads}, expected 1 or more")
+        self.handle: int | None = c.slr_pool_new(threads)
+        if self.handle is None:
+            raise MemoryError(f"no memory for {threads} threads of the sparse runtime")
+        self.threads = int(c.slr_pool_threads(self.handle))
+        weakref.finalize(self, c.slr_pool_free, self.handle)
+
+
+class Conv:
+    """A packed convolution for one pair of layouts.
+
+    Attributes:
+        info: Its size.
+        handle: For the library.
+    """
+
+    def __init__(self, c: Any, handle: c_void_p) -> None:
+        self.handle = handle.value
+        self.info = ConvInfo()
+        c.slr_conv_describe(self.handle, self.info)
+        self._run = c.slr_conv_run
+        weakref.finalize(self, c.slr_conv_free, self.handle)
+
+    def run(self, data: int, out: int, workspace: int | None = None, pool: Pool | None = None) -> None:
+        """Run from one address to another, which must not overlap; ``workspace`` has ``info.workspace`` floats."""
+        status = self._run(self.handle, data, out, workspace, pool and pool.handle)
+        if status:
+            check(status, "convolution")
+
+
+class Linear:
+    """A packed linear layer.
+
+    Attributes:
+        handle: For the library.
+        bytes: That the packed weights take.
+    """
+
+    def __init__(self, c: Any, handle: c_void_p) -> None:
+        self.handle = handle.value
+        self.bytes = int(c.slr_linear_bytes(handle))
+        self._run, self._workspace = c.slr_linear_run, c.slr_linear_workspace
+        weakref.finalize(self, c.slr_linear_free, self.handle)
+
+    def workspace(self, rows: int) -> int:
+        """Floats of workspace that a run over so many rows needs."""
+        return int(self._workspace(self.handle, rows))
+
+    def run(
+        self, data: int, out: int, rows: int, workspace: int | None = None, pool: Pool | None = None
+    ) -> None:
+        """Run from one address to another, ``rows`` contiguous rows each."""
+        status = self._run(self.handle, data, out, rows, workspace, pool and pool.handle)
+        if status:
+            check(status, "linear layer")
