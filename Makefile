@@ -24,7 +24,7 @@ help: ## show this list
 install: $(STAMP) ## create .venv and install slr-det with the yolo, classify, pointpillars, lane, export, shrink, sweep and dev extras
 
 # The marker .incomplete stays behind when an install is interrupted, and the next one then starts from nothing.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt hatch_build.py $(wildcard slr_det/runtime/csrc/*)
 	@base=""; for candidate in $(CANDIDATES); do \
 	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then base=$$candidate; break; fi; \
 	done; \

@@ -51,7 +51,7 @@ def sources() -> list[Path]:
 def sources_hash() -> str:
     """SHA-256 over the names and contents of the sources and headers; changes whenever a library is out of date."""
     digest = hashlib.sha256()
-    for path in sorted([*CSRC.glob("*.c"), *CSRC.glob("*.h")]):
+    for path in sorted(path for path in CSRC.iterdir() if path.suffix in (".c", ".h", ".inc")):
         digest.update(f"{path.name}\n{path.stat().st_size}\n".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
