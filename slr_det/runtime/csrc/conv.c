@@ -1,0 +1,400 @@
+/*
+ * Convolutions over the weights that are not zero.
+ *
+ * A picture and its margins are one line of numbers, so the input of a weight, for every output of a plane, lies at
+ * one fixed distance from that output. A row of the result is therefore a sum of shifted lines, one per weight, and
+ * the kernels sum them a block of registers at a time. Outputs that fall on the columns between the rows are
+ * computed too and thrown away; there are as few as the margin is wide.
+ *
+ * Strides first sort the input into phases (every second column and row, say), each a plane of its own, after which
+ * the distances are fixed again.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+#include "layout.h"
+
+/* Floats of a band that is computed before it is pooled or sorted into rows: they stay in the first cache. */
+enum { SCRATCH = 8192 };
+
+struct slr_conv {
+    slr_conv_spec spec;
+    slr_layout in, out;
+    const slr_kernels *kernels;
+    int32_t rows; /* planes that are summed: the output channels, times the phases of a transposed convolution */
+    int64_t *starts;
+    slr_entry *entries;
+    float *bias;
+    int gather;        /* whether the input is first sorted into the workspace */
+    slr_layout source; /* what the entries' offsets mean: the input's own, or the workspace's */
+    int32_t phases_h, phases_w;
+    int32_t height, width; /* of a summed plane */
+    int straight;          /* whether sums are written where they belong */
+    int32_t band;          /* rows that are summed together */
+    int32_t bands, chunks;
+    int32_t *chunk_starts; /* output planes of each chunk */
+};
+
+static int32_t floor_div(int32_t a, int32_t b)
+{
+    return a >= 0 ? a / b : -((-a + b - 1) / b);
+}
+
+static int32_t least(int32_t a, int32_t b)
+{
+    return a < b ? a : b;
+}
+
+static int32_t most(int32_t a, int32_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Where the taps of one axis reach, in steps of the stride. */
+static void reach(int32_t kernel, int32_t stride, int32_t dilation, int32_t pad, int32_t *low, int32_t *high)
+{
+    *low = floor_div(-pad, stride);
+    *high = floor_div((kernel - 1) * dilation - pad, stride);
+}
+
+/* Decide whether the input can be read where it is, and how the workspace is laid out where not. */
+static int place_source(slr_conv *c)
+{
+    const slr_conv_spec *s = &c->spec;
+    int32_t low_y = 0, high_y = 0, low_x = 0, high_x = 0;
+    c->phases_h = s->transposed ? 1 : s->stride_h;
+    c->phases_w = s->transposed ? 1 : s->stride_w;
+    if (!s->transposed) {
+        reach(s->kernel_h, s->stride_h, s->dilation_h, s->pad_top, &low_y, &high_y);
+        reach(s->kernel_w, s->stride_w, s->dilation_w, s->pad_left, &low_x, &high_x);
+    }
+    const int32_t above = most(0, -low_y), left = most(0, -low_x);
+    const int32_t planes_h = (c->in.height + c->phases_h - 1) / c->phases_h;
+    const int32_t planes_w = (c->in.width + c->phases_w - 1) / c->phases_w;
+    const int32_t below = most(0, c->height - 1 + high_y - (planes_h - 1));
+    const int32_t right = most(0, c->width - 1 + high_x - (planes_w - 1));
+
+    c->source = c->in;
+    c->gather = !(c->phases_h == 1 && c->phases_w == 1 && c->in.above >= most(above, below) &&
+                  c->in.left >= most(left, right) && c->in.row >= c->width);
+    if (!c->gather)
+        return SLR_OK;
+    slr_layout *w = &c->source;
+    w->channels = c->in.channels * c->phases_h * c->phases_w;
+    w->height = planes_h;
+    w->width = planes_w;
+    w->above = most(above, below);
+    w->left = most(left, right);
+    const int64_t row = most(planes_w + w->left, c->width);
+    const int64_t plane = (2 * (int64_t)w->above + planes_h) * row + w->left;
+    if (row > INT32_MAX / 4 || plane > INT32_MAX / 2)
+        return SLR_TOO_LARGE;
+    w->row = (int32_t)row;
+    w->plane = plane;
+    w->image = plane * w->channels;
+    w->origin = (int64_t)w->above * row + w->left;
+    return SLR_OK;
+}
+
+/* Pack the weights that are not zero, each with the distance of its input. */
+static int pack(slr_conv *c, const float *weights, const float *bias)
+{
+    const slr_conv_spec *s = &c->spec;
+    const int32_t taps = s->kernel_h * s->kernel_w;
+    const int32_t in_group = c->in.channels / s->groups, out_channels = c->out.channels;
+    const int32_t out_group = out_channels / s->groups;
+    const int64_t per_plane = s->transposed ? in_group : (int64_t)in_group * taps;
+    int64_t nonzeros = 0;
+    for (int64_t i = 0; i < (int64_t)out_channels * in_group * taps; i++)
+        nonzeros += weights[i] != 0.0f;
+    c->entries = malloc((size_t)(nonzeros ? nonzeros : 1) * sizeof *c->entries);
+    c->starts = malloc((size_t)(c->rows + 1) * sizeof *c->starts);
+    c->bias = calloc((size_t)c->rows, sizeof *c->bias);
+    if (!c->entries || !c->starts || !c->bias)
+        return SLR_NO_MEMORY;
+
+    int64_t next = 0;
+    for (int32_t r = 0; r < c->rows; r++) {
+        const int32_t channel = s->transposed ? r / taps : r, group = channel / out_group;
+        c->starts[r] = next;
+        c->bias[r] = bias ? bias[channel] : 0.0f;
+        for (int64_t i = 0; i < per_plane; i++) {
+            const int32_t from = (int32_t)(s->transposed ? i : i / taps);
+            const int32_t tap = (int32_t)(s->transposed ? r % taps : i % taps);
+            /* transposed weights lie by input channel, all groups' in one */
+            const float value = s->transposed
+                                    ? weights[((int64_t)(group * in_group + from) * out_group + channel % out_group) *
+                                                  taps +
+                                              tap]
+                                    : weights[(int64_t)r * per_plane + i];
+            if (value == 0.0f)
+                continue;
+            int64_t plane = (int64_t)group * in_group + from, dy = 0, dx = 0;
+            if (!s->transposed) {
+                const int32_t y = tap / s->kernel_w * s->dilation_h - s->pad_top;
+                const int32_t x = tap % s->kernel_w * s->dilation_w - s->pad_left;
+                dy = floor_div(y, c->phases_h);
+                dx = floor_div(x, c->phases_w);
+                plane = (plane * c->phases_h + (y - dy * c->phases_h)) * c->phases_w + (x - dx * c->phases_w);
+            }
+            const int64_t offset = plane * c->source.plane + dy * c->source.row + dx;
+            if (offset > INT32_MAX || offset < INT32_MIN)
+                return SLR_TOO_LARGE;
+            c->entries[next].offset = (int32_t)offset;
+            c->entries[next].value = value;
+            next++;
+        }
+    }
+    c->starts[c->rows] = next;
+    return SLR_OK;
+}
+
+/*
+ * How many rows at once, and how the planes are shared out. A band's input should stay in the second cache while all
+ * output planes are computed from it, and a band should fill the registers of a block.
+ */
+static int split(slr_conv *c)
+{
+    const int64_t row = c->source.row;
+    const int64_t cache = 64 * 1024; /* floats */
+    int64_t band = cache / ((int64_t)c->source.channels * row);
+    const int64_t fill = (c->kernels->block + row - 1) / row;
+    if (band < fill)
+        band = fill;
+    if (!c->straight && band * row > SCRATCH)
+        band = SCRATCH / row;
+    if (c->spec.pool)
+        band = band / 2 * 2;
+    const int32_t step = c->spec.pool ? 2 : 1;
+    if (band < step)
+        band = step;
+    c->band = (int32_t)(band < c->height ? band : c->height);
+    c->bands = (c->height + c->band - 1) / c->band;
+    /* Equal bands: the last one should not be a rest. */
+    c->band = ((c->height + c->bands - 1) / c->bands + step - 1) / step * step;
+    c->bands = (c->height + c->band - 1) / c->band;
+
+    const int32_t taps = c->rows / c->out.channels;
+    const int64_t units = (int64_t)c->bands * c->in.images;
+    int64_t chunks = units >= 32 ? 1 : 32 / units;
+    /* A unit smaller than some ten microseconds costs more to hand out than it gains. */
+    const int64_t work = c->starts[c->rows] * c->height * row / c->kernels->width;
+    if (chunks * units > work / 20000)
+        chunks = work / 20000 / units;
+    chunks = chunks < 1 ? 1 : chunks > c->out.channels ? c->out.channels : chunks;
+    c->chunk_starts = malloc((size_t)(chunks + 1) * sizeof *c->chunk_starts);
+    if (!c->chunk_starts)
+        return SLR_NO_MEMORY;
+    /* Equal numbers of weights, each plane counting for a few more. */
+    const int64_t fixed = 4;
+    const int64_t all = c->starts[c->rows] + fixed * c->rows;
+    int32_t channel = 0;
+    for (int64_t i = 0; i < chunks; i++) {
+        c->chunk_starts[i] = channel;
+        while (channel < c->out.channels &&
+               (c->starts[(int64_t)(channel + 1) * taps] + fixed * taps * (channel + 1)) * chunks <= all * (i + 1))
+            channel++;
+    }
+    c->chunk_starts[chunks] = c->out.channels;
+    c->chunks = (int32_t)chunks;
+    return SLR_OK;
+}
+
+static int spec_ok(const slr_conv_spec *s, const slr_layout *in, const slr_layout *out)
+{
+    if (!slr_layout_ok(in) || !slr_layout_ok(out) || in->images != out->images)
+        return 0;
+    if (s->kernel_h < 1 || s->kernel_w < 1 || s->stride_h < 1 || s->stride_w < 1 || s->dilation_h < 1 ||
+        s->dilation_w < 1 || s->pad_top < 0 || s->pad_left < 0 || s->groups < 1)
+        return 0;
+    if (in->channels % s->groups || out->channels % s->groups || (s->pool != 0 && s->pool != 2) ||
+        s->activation < SLR_NONE || s->activation > SLR_SILU)
+        return 0;
+    if (s->transposed)
+        return s->kernel_h == s->stride_h && s->kernel_w == s->stride_w && !s->pad_top && !s->pad_left && !s->pool &&
+               s->dilation_h == 1 && s->dilation_w == 1 && out->height == in->height * s->kernel_h &&
+               out->width == in->width * s->kernel_w;
+    return 1;
+}
+
+int slr_conv_new(const slr_conv_spec *spec, const float *weights, const float *bias, const slr_layout *in,
+                 const slr_layout *out, slr_conv **result)
+{
+    *result = NULL;
+    if (!spec_ok(spec, in, out))
+        return SLR_BAD_ARGUMENT;
+    slr_conv *c = calloc(1, sizeof *c);
+    if (!c)
+        return SLR_NO_MEMORY;
+    c->spec = *spec;
+    c->in = *in;
+    c->out = *out;
+    c->kernels = slr_current();
+    c->rows = out->channels * (spec->transposed ? spec->kernel_h * spec->kernel_w : 1);
+    c->height = spec->transposed ? in->height : out->height * (spec->pool ? 2 : 1);
+    c->width = spec->transposed ? in->width : out->width * (spec->pool ? 2 : 1);
+    int status = place_source(c);
+    c->straight = !spec->pool && !spec->transposed && out->row == c->source.row;
+    if (!status)
+        status = pack(c, weights, bias);
+    if (!status)
+        status = split(c);
+    if (status) {
+        slr_conv_free(c);
+        return status;
+    }
+    *result = c;
+    return SLR_OK;
+}
+
+void slr_conv_free(slr_conv *c)
+{
+    if (!c)
+        return;
+    free(c->starts);
+    free(c->entries);
+    free(c->bias);
+    free(c->chunk_starts);
+    free(c);
+}
+
+void slr_conv_describe(const slr_conv *c, slr_conv_info *info)
+{
+    const int64_t nonzeros = c->starts[c->rows];
+    info->nonzeros = nonzeros;
+    info->macs = nonzeros * c->height * c->width * c->in.images;
+    info->bytes = nonzeros * (int64_t)sizeof *c->entries +
+                  c->rows * (int64_t)(sizeof *c->starts + sizeof *c->bias) + (int64_t)sizeof *c->starts;
+    info->workspace = c->gather ? c->source.image * c->in.images + SLR_SLACK : 0;
+}
+
+/* One run. */
+typedef struct {
+    const slr_conv *conv;
+    const float *in;
+    float *workspace;
+    const float *source;
+    float *out;
+} run;
+
+/* Sort one plane of the input into its phases, with the margins that the taps reach into. */
+static void gather_plane(void *context, int64_t index)
+{
+    const run *r = context;
+    const slr_conv *c = r->conv;
+    const slr_layout *l = &c->source;
+    const int64_t image = index / c->in.channels, channel = index % c->in.channels;
+    const float *from = r->in + c->in.origin + image * c->in.image + channel * c->in.plane;
+    const int32_t phases = c->phases_h * c->phases_w;
+    for (int32_t phase = 0; phase < phases; phase++) {
+        const int32_t py = phase / c->phases_w, px = phase % c->phases_w;
+        float *plane = r->workspace + l->origin + image * l->image + (channel * phases + phase) * l->plane;
+        /* This phase may have a row or a column less than the first. */
+        const int32_t height = (c->in.height - py + c->phases_h - 1) / c->phases_h;
+        const int32_t width = (c->in.width - px + c->phases_w - 1) / c->phases_w;
+        float *line = plane - l->origin;
+        const int64_t gap = l->row - width;
+        memset(line, 0, (size_t)l->origin * sizeof *line);
+        for (int32_t y = 0; y < height; y++) {
+            const float *row = from + (int64_t)(y * c->phases_h + py) * c->in.row + px;
+            float *to = plane + (int64_t)y * l->row;
+            if (c->phases_w == 1)
+                memcpy(to, row, (size_t)width * sizeof *to);
+            else if (c->phases_w == 2)
+                c->kernels->halve(row, to, width);
+            else
+                for (int32_t x = 0; x < width; x++)
+                    to[x] = row[(int64_t)x * c->phases_w];
+            memset(to + width, 0, (size_t)gap * sizeof *to);
+        }
+        float *rest = plane + (int64_t)height * l->row, *end = line + l->plane;
+        memset(rest, 0, (size_t)(end - rest) * sizeof *rest);
+    }
+}
+
+/* Rows [top, top + height) and columns [left, left + width) of a summed plane go from `sums` to their places. */
+static void deliver(const slr_conv *c, const float *sums, int64_t row, int32_t plane, float *out, int32_t top,
+                    int32_t height, int32_t left, int32_t width)
+{
+    const slr_layout *o = &c->out;
+    if (c->spec.transposed) {
+        const int32_t kh = c->spec.kernel_h, kw = c->spec.kernel_w, tap = plane % (kh * kw);
+        for (int32_t y = 0; y < height; y++) {
+            float *to = out + ((int64_t)(top + y) * kh + tap / kw) * o->row + (int64_t)left * kw + tap % kw;
+            for (int32_t x = 0; x < width; x++)
+                to[(int64_t)x * kw] = sums[y * row + x];
+        }
+    } else if (c->spec.pool) {
+        for (int32_t y = 0; y < height / 2; y++)
+            c->kernels->pool2(sums + 2 * y * row, sums + (2 * y + 1) * row,
+                              out + (top / 2 + y) * (int64_t)o->row + left / 2, width / 2);
+    } else {
+        for (int32_t y = 0; y < height; y++)
+            memcpy(out + (int64_t)(top + y) * o->row + left, sums + y * row, (size_t)width * sizeof *out);
+    }
+}
+
+/* One band of one output plane. */
+static void sum_band(const slr_conv *c, const float *source, float *out, int32_t plane, int32_t top, int32_t height,
+                     float *scratch)
+{
+    const slr_entry *entries = c->entries + c->starts[plane];
+    const int64_t count = c->starts[plane + 1] - c->starts[plane];
+    const slr_act act = {c->spec.activation, c->spec.slope};
+    const int64_t row = c->source.row, line = (height - 1) * row + c->width;
+    const float *from = source + top * row;
+    if (c->straight) {
+        float *to = out + top * row;
+        c->kernels->sum(entries, count, from, c->bias[plane], act, to, line);
+        for (int32_t y = 0; y + 1 < height; y++)
+            for (int64_t x = c->width; x < row; x++)
+                to[y * row + x] = 0.0f;
+    } else if (line <= SCRATCH) {
+        c->kernels->sum(entries, count, from, c->bias[plane], act, scratch, line);
+        deliver(c, scratch, row, plane, out, top, height, 0, c->width);
+    } else {
+        /* Rows longer than the scratch, by pieces; two at once where they are pooled. */
+        const int32_t rows = c->spec.pool ? 2 : 1, piece = SCRATCH / rows;
+        for (int32_t y = 0; y < height; y += rows)
+            for (int32_t x = 0; x < c->width; x += piece) {
+                const int32_t width = least(piece, c->width - x);
+                for (int32_t i = 0; i < rows; i++)
+                    c->kernels->sum(entries, count, from + (y + i) * row + x, c->bias[plane], act,
+                                    scratch + (int64_t)i * piece, width);
+                deliver(c, scratch, piece, plane, out, top + y, rows, x, width);
+            }
+    }
+}
+
+static void run_unit(void *context, int64_t index)
+{
+    const run *r = context;
+    const slr_conv *c = r->conv;
+    const int32_t chunk = (int32_t)(index % c->chunks);
+    const int32_t band = (int32_t)(index / c->chunks % c->bands);
+    const int64_t image = index / c->chunks / c->bands;
+    const int32_t top = band * c->band, height = least(c->band, c->height - top);
+    const int32_t phases = c->rows / c->out.channels;
+    const float *source = r->source + c->source.origin + image * c->source.image;
+    float scratch[SCRATCH];
+    for (int32_t channel = c->chunk_starts[chunk]; channel < c->chunk_starts[chunk + 1]; channel++) {
+        float *out = r->out + c->out.origin + image * c->out.image + channel * c->out.plane;
+        for (int32_t phase = 0; phase < phases; phase++)
+            sum_band(c, source, out, channel * phases + phase, top, height, scratch);
+    }
+}
+
+int slr_conv_run(const slr_conv *c, const float *in, float *out, float *workspace, slr_pool *pool)
+{
+    run r = {.conv = c, .in = in, .workspace = workspace, .source = in, .out = out};
+    if (c->gather) {
+        if (!workspace)
+            return SLR_BAD_ARGUMENT;
+        slr_pool_each(pool, (int64_t)c->in.images * c->in.channels, gather_plane, &r);
+        memset(workspace + c->source.image * c->in.images, 0, SLR_SLACK * sizeof *workspace);
+        r.source = workspace;
+    }
+    slr_pool_each(pool, (int64_t)c->in.images * c->bands * c->chunks, run_unit, &r);
+    return SLR_OK;
+}
