@@ -85,27 +85,22 @@ class Conv:
 
 
 class Linear:
-    """A packed linear layer.
+    """A packed linear layer for a number of rows.
 
     Attributes:
+        info: Its size.
         handle: For the library.
-        bytes: That the packed weights take.
     """
 
     def __init__(self, c: Any, handle: c_void_p) -> None:
         self.handle = handle.value
-        self.bytes = int(c.slr_linear_bytes(handle))
-        self._run, self._workspace = c.slr_linear_run, c.slr_linear_workspace
+        self.info = ConvInfo()
+        c.slr_linear_describe(self.handle, self.info)
+        self._run = c.slr_linear_run
         weakref.finalize(self, c.slr_linear_free, self.handle)
 
-    def workspace(self, rows: int) -> int:
-        """Floats of workspace that a run over so many rows needs."""
-        return int(self._workspace(self.handle, rows))
-
-    def run(
-        self, data: int, out: int, rows: int, workspace: int | None = None, pool: Pool | None = None
-    ) -> None:
-        """Run from one address to another, ``rows`` contiguous rows each."""
-        status = self._run(self.handle, data, out, rows, workspace, pool and pool.handle)
+    def run(self, data: int, out: int, workspace: int | None = None, pool: Pool | None = None) -> None:
+        """Run from one address to another, contiguous rows each; ``workspace`` has ``info.workspace`` floats."""
+        status = self._run(self.handle, data, out, workspace, pool and pool.handle)
         if status:
             check(status, "linear layer")

@@ -45,10 +45,12 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "slr_conv_describe": (None, (c_void_p, POINTER(ConvInfo))),
     "slr_conv_run": (c_int, (c_void_p,) * 5),
     "slr_conv_free": (None, (c_void_p,)),
-    "slr_linear_new": (c_int, (_INT32, _INT32, c_void_p, c_void_p, _INT32, c_float, POINTER(c_void_p))),
-    "slr_linear_workspace": (c_int64, (c_void_p, c_int64)),
-    "slr_linear_bytes": (c_int64, (c_void_p,)),
-    "slr_linear_run": (c_int, (c_void_p, c_void_p, c_void_p, c_int64, c_void_p, c_void_p)),
+    "slr_linear_new": (
+        c_int,
+        (_INT32, _INT32, c_int64, c_void_p, c_void_p, _INT32, c_float, POINTER(c_void_p)),
+    ),
+    "slr_linear_describe": (None, (c_void_p, POINTER(ConvInfo))),
+    "slr_linear_run": (c_int, (c_void_p,) * 5),
     "slr_linear_free": (None, (c_void_p,)),
     "slr_copy": (c_int, (_LAYOUT, c_void_p, _LAYOUT, c_void_p, _INT32, c_float, c_void_p)),
     "slr_add": (
@@ -160,15 +162,18 @@ class Library:
         self,
         weight: Tensor,
         bias: Tensor | None,
+        rows: int,
         activation: Activation = Activation.NONE,
         slope: float = 0.0,
     ) -> Linear:
-        """Pack a linear layer with weights (out, in); the weights are copied. Raises as :meth:`conv`."""
+        """Pack a linear layer with weights (out, in) for ``rows`` inputs; they are copied. Raises as :meth:`conv`."""
         outputs, inputs = weight.shape
         held_weight, address = weights_address(weight, (outputs, inputs))
         held_bias, bias_address = weights_address(bias, (outputs,))
         handle = c_void_p()
-        status = self._c.slr_linear_new(inputs, outputs, address, bias_address, activation, slope, handle)
+        status = self._c.slr_linear_new(
+            inputs, outputs, rows, address, bias_address, activation, slope, handle
+        )
         check(status, "linear layer")
         del held_weight, held_bias
         return Linear(self._c, handle)
