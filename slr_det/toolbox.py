@@ -44,6 +44,10 @@ VERBS = {
         "what is installed here and what is missing: versions, GPUs, memory, disk",
         interrupted="stopped",
     ),
+    "report": Verb(
+        "slr_det.report.html.verb",
+        "compare runs: one HTML page of tables, curves, layers and pictures (--html FILE); or their tables as text",
+    ),
 }
 
 DESCRIPTION = """\
@@ -53,6 +57,8 @@ EPILOG = """\
 examples:
   slr-det doctor
       is everything here that a run needs? A line for each answer, and what to do about each problem
+  slr-det report runs/* --html all.html
+      every run of the folder on one page that needs no network
 
 exit codes: 0 fine, 1 checked and found wanting, 2 something is wrong (one line on stderr says what)
 """
