@@ -78,14 +78,17 @@ class Conv:
         weakref.finalize(self, c.slr_conv_free, self.handle)
 
     def run(self, data: int, out: int, workspace: int | None = None, pool: Pool | None = None) -> None:
-        """Run from one address to another, which must not overlap; ``workspace`` has ``info.workspace`` floats."""
+        """Run from one address to another, which must not overlap; ``workspace`` has ``info.workspace`` floats.
+
+        The margins of the output have to be zero before.
+        """
         status = self._run(self.handle, data, out, workspace, pool and pool.handle)
         if status:
             check(status, "convolution")
 
 
 class Linear:
-    """A packed linear layer for a number of rows.
+    """A packed linear layer for one number of rows.
 
     Attributes:
         info: Its size.
@@ -100,7 +103,7 @@ class Linear:
         weakref.finalize(self, c.slr_linear_free, self.handle)
 
     def run(self, data: int, out: int, workspace: int | None = None, pool: Pool | None = None) -> None:
-        """Run from one address to another, contiguous rows each; ``workspace`` has ``info.workspace`` floats."""
+        """Run over contiguous rows, from one address to another; ``workspace`` has ``info.workspace`` floats."""
         status = self._run(self.handle, data, out, workspace, pool and pool.handle)
         if status:
             check(status, "linear layer")
