@@ -113,7 +113,7 @@ LANE: dict[str, Any] = {
 }
 
 _RUN = """\
-  name=, project=            the run's folder is project/name; seed=0
+  name=, project=            the run's folder is project/name (runs/run; or $SLR_DET_RUNS); seed=0
   method=slr,admm            slr, admm, penalty, gradual, oneshot; each at the same budget
   recipe={recipe:<20}a named set of settings, paper or recommended; what a file or the command line says wins
   epochs=, retrain_epochs=   training under the method; masked retraining after pruning

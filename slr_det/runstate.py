@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slr_det.config import RunConfig
-from slr_det.errors import CheckpointError
+from slr_det.errors import CheckpointError, StorageError
 from slr_det.files import atomic_write
 
 STATE_FILE = "state.json"
@@ -114,5 +114,9 @@ def new_folder(project: str, name: str) -> Path:
         except FileExistsError:
             if any(folder.iterdir()):
                 continue
+        except OSError as error:
+            raise StorageError(
+                f"{folder}: a run's folder cannot be made here ({error.strerror}); name another place with project=..."
+            ) from error
         return folder
     raise CheckpointError(f"{project}/{name}: ten thousand runs of that name exist; choose another name=...")

@@ -14,6 +14,7 @@ from slr_det.config import readers as read
 from slr_det.config.recipes import RECIPES
 from slr_det.files import atomic_write
 from slr_det.methods import Hyper
+from slr_det.places import runs_folder
 from slr_det.sensitivity import RATIOS
 from slr_det.yamlio import dump_yaml
 
@@ -77,7 +78,7 @@ class RunConfig:
             publishes; empty for none.
         data: Data set as the adapter names it; empty where none is needed.
         name: The run's folder in ``project``.
-        project: Folder of the runs.
+        project: Folder of the runs; see :func:`slr_det.places.runs_folder`.
         seed: Seed of everything random.
         device: In the trainer's notation; empty lets it choose.
         method: Pruning methods, each run at the same budget.
@@ -107,7 +108,7 @@ class RunConfig:
     weights: str = ""
     data: str = ""
     name: str = "run"
-    project: str = "runs"
+    project: str = field(default_factory=runs_folder)
     seed: int = 0
     device: str = ""
     method: tuple[str, ...] = ("slr",)
