@@ -9,8 +9,11 @@
  * Strides first sort the input into phases (every second column and row, say), each a plane of its own, after which
  * the distances are fixed again.
  */
+#define _GNU_SOURCE
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "internal.h"
 #include "layout.h"
@@ -23,7 +26,9 @@ struct slr_conv {
     slr_layout in, out;
     const slr_kernels *kernels;
     int32_t rows; /* planes that are summed: the output channels, times the phases of a transposed convolution */
-    int64_t *starts;
+    int32_t parts;   /* blocks of input channels, one after the other */
+    int32_t part;    /* channels in each; the last may have fewer */
+    int64_t *starts; /* of each part and, within it, each plane */
     slr_entry *entries;
     float *bias;
     int gather;        /* whether the input is first sorted into the workspace */
@@ -97,89 +102,128 @@ static int place_source(slr_conv *c)
     return SLR_OK;
 }
 
+/* Floats that the second cache holds beside everything else; 512 KiB where the system does not say. */
+static double second_cache(void)
+{
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+    const long bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    if (bytes > 0)
+        return 0.6 * (double)bytes / sizeof(float);
+#endif
+    return 0.6 * 512 * 1024 / sizeof(float);
+}
+
+/*
+ * About how many cycles a convolution takes with bands of so many rows and the input channels in so many parts.
+ * Loads from the first cache limit the sums, half of them across two of its lines; the second cache gives a register
+ * in a cycle, the third in two. A part has to pick the sums of the one before up and put them down again, and every
+ * block has a fixed price: the last round of its loop is mispredicted, and the activation follows.
+ */
+static double cycles(const slr_conv *c, double nonzeros, int32_t band, int32_t parts)
+{
+    const double row = c->source.row, bands = (c->height + band - 1) / band;
+    const double halo = c->spec.transposed ? 0 : (c->spec.kernel_h - 1) * c->spec.dilation_h / c->phases_h;
+    const double registers = ceil(band * row / c->kernels->width);
+    const double blocks = ceil(band * row / c->kernels->block);
+    const double input = (band + halo) * row * c->source.channels, part = input / parts;
+    const double load = part < 6 * 1024 ? 0.75 : input < second_cache() ? 1.2 : 2.0;
+    const double stream = nonzeros * sizeof(slr_entry) / (nonzeros * sizeof(slr_entry) < 4 * second_cache() ? 64 : 20);
+    const double per_plane = 90 * blocks + registers * (parts > 1 ? 4.0 : 1.0);
+    return bands * (nonzeros * registers * load + stream + per_plane * parts * c->rows);
+}
+
+/*
+ * Choose how much is computed at once: bands of rows, and parts of the input channels, whose input stays in the first
+ * or second cache while all output planes are computed from it.
+ */
+static void size_up(slr_conv *c, int64_t nonzeros)
+{
+    const int32_t step = c->spec.pool ? 2 : 1;
+    const int32_t largest = c->straight ? c->height : SCRATCH / c->source.row;
+    double best = INFINITY;
+    for (int32_t bands = 1; bands <= c->height; bands++) {
+        int32_t band = ((c->height + bands - 1) / bands + step - 1) / step * step;
+        if (band > largest && band > step)
+            continue;
+        for (int32_t parts = 1; parts <= c->in.channels; parts += (parts + 7) / 8) {
+            const double price = cycles(c, (double)nonzeros, band, parts);
+            if (price < best) {
+                best = price;
+                c->band = band;
+                c->part = (c->in.channels + parts - 1) / parts;
+            }
+            if (!c->straight || c->spec.groups > 1)
+                break;
+        }
+    }
+    c->bands = (c->height + c->band - 1) / c->band;
+    c->parts = (c->in.channels + c->part - 1) / c->part;
+}
+
+/* The distance of a weight's input from its output; `from` is the input's channel. */
+static int64_t offset_of(const slr_conv *c, int64_t from, int32_t tap)
+{
+    if (c->spec.transposed)
+        return from * c->source.plane;
+    const int32_t y = tap / c->spec.kernel_w * c->spec.dilation_h - c->spec.pad_top;
+    const int32_t x = tap % c->spec.kernel_w * c->spec.dilation_w - c->spec.pad_left;
+    const int32_t dy = floor_div(y, c->phases_h), dx = floor_div(x, c->phases_w);
+    const int64_t plane = (from * c->phases_h + (y - dy * c->phases_h)) * c->phases_w + (x - dx * c->phases_w);
+    return plane * c->source.plane + (int64_t)dy * c->source.row + dx;
+}
+
 /* Pack the weights that are not zero, each with the distance of its input. */
 static int pack(slr_conv *c, const float *weights, const float *bias)
 {
     const slr_conv_spec *s = &c->spec;
     const int32_t taps = s->kernel_h * s->kernel_w;
-    const int32_t in_group = c->in.channels / s->groups, out_channels = c->out.channels;
-    const int32_t out_group = out_channels / s->groups;
-    const int64_t per_plane = s->transposed ? in_group : (int64_t)in_group * taps;
+    const int32_t in_group = c->in.channels / s->groups, out_group = c->out.channels / s->groups;
     int64_t nonzeros = 0;
-    for (int64_t i = 0; i < (int64_t)out_channels * in_group * taps; i++)
+    for (int64_t i = 0; i < (int64_t)c->out.channels * in_group * taps; i++)
         nonzeros += weights[i] != 0.0f;
+    size_up(c, nonzeros);
     c->entries = malloc((size_t)(nonzeros ? nonzeros : 1) * sizeof *c->entries);
-    c->starts = malloc((size_t)(c->rows + 1) * sizeof *c->starts);
+    c->starts = malloc(((size_t)c->rows * (size_t)c->parts + 1) * sizeof *c->starts);
     c->bias = calloc((size_t)c->rows, sizeof *c->bias);
     if (!c->entries || !c->starts || !c->bias)
         return SLR_NO_MEMORY;
 
     int64_t next = 0;
-    for (int32_t r = 0; r < c->rows; r++) {
-        const int32_t channel = s->transposed ? r / taps : r, group = channel / out_group;
-        c->starts[r] = next;
-        c->bias[r] = bias ? bias[channel] : 0.0f;
-        for (int64_t i = 0; i < per_plane; i++) {
-            const int32_t from = (int32_t)(s->transposed ? i : i / taps);
-            const int32_t tap = (int32_t)(s->transposed ? r % taps : i % taps);
-            /* transposed weights lie by input channel, all groups' in one */
-            const float value = s->transposed
-                                    ? weights[((int64_t)(group * in_group + from) * out_group + channel % out_group) *
-                                                  taps +
-                                              tap]
-                                    : weights[(int64_t)r * per_plane + i];
-            if (value == 0.0f)
-                continue;
-            int64_t plane = (int64_t)group * in_group + from, dy = 0, dx = 0;
-            if (!s->transposed) {
-                const int32_t y = tap / s->kernel_w * s->dilation_h - s->pad_top;
-                const int32_t x = tap % s->kernel_w * s->dilation_w - s->pad_left;
-                dy = floor_div(y, c->phases_h);
-                dx = floor_div(x, c->phases_w);
-                plane = (plane * c->phases_h + (y - dy * c->phases_h)) * c->phases_w + (x - dx * c->phases_w);
-            }
-            const int64_t offset = plane * c->source.plane + dy * c->source.row + dx;
-            if (offset > INT32_MAX || offset < INT32_MIN)
-                return SLR_TOO_LARGE;
-            c->entries[next].offset = (int32_t)offset;
-            c->entries[next].value = value;
-            next++;
+    for (int32_t part = 0; part < c->parts; part++)
+        for (int32_t r = 0; r < c->rows; r++) {
+            const int32_t channel = s->transposed ? r / taps : r, group = channel / out_group;
+            c->starts[(int64_t)part * c->rows + r] = next;
+            c->bias[r] = bias ? bias[channel] : 0.0f;
+            const int32_t end = least((part + 1) * c->part, in_group);
+            for (int32_t from = part * c->part; from < end; from++)
+                for (int32_t tap = 0; tap < taps; tap++) {
+                    if (s->transposed && tap != r % taps)
+                        continue;
+                    const int64_t input = (int64_t)group * in_group + from;
+                    const float value = weights[(s->transposed ? input * out_group + channel % out_group
+                                                               : (int64_t)r * in_group + from) *
+                                                    taps +
+                                                tap];
+                    if (value == 0.0f)
+                        continue;
+                    const int64_t offset = offset_of(c, input, tap);
+                    if (offset > INT32_MAX || offset < INT32_MIN)
+                        return SLR_TOO_LARGE;
+                    c->entries[next++] = (slr_entry){(int32_t)offset, value};
+                }
         }
-    }
-    c->starts[c->rows] = next;
+    c->starts[(int64_t)c->parts * c->rows] = next;
     return SLR_OK;
 }
 
-/*
- * How many rows at once, and how the planes are shared out. A band's input should stay in the second cache while all
- * output planes are computed from it, and a band should fill the registers of a block.
- */
+/* Share the output planes out to threads. */
 static int split(slr_conv *c)
 {
-    const int64_t row = c->source.row;
-    const int64_t cache = 64 * 1024; /* floats */
-    int64_t band = cache / ((int64_t)c->source.channels * row);
-    const int64_t fill = (c->kernels->block + row - 1) / row;
-    if (band < fill)
-        band = fill;
-    if (!c->straight && band * row > SCRATCH)
-        band = SCRATCH / row;
-    if (c->spec.pool)
-        band = band / 2 * 2;
-    const int32_t step = c->spec.pool ? 2 : 1;
-    if (band < step)
-        band = step;
-    c->band = (int32_t)(band < c->height ? band : c->height);
-    c->bands = (c->height + c->band - 1) / c->band;
-    /* Equal bands: the last one should not be a rest. */
-    c->band = ((c->height + c->bands - 1) / c->bands + step - 1) / step * step;
-    c->bands = (c->height + c->band - 1) / c->band;
-
-    const int32_t taps = c->rows / c->out.channels;
-    const int64_t units = (int64_t)c->bands * c->in.images;
+    const int32_t phases = c->rows / c->out.channels;
+    const int64_t units = (int64_t)c->bands * c->in.images, nonzeros = c->starts[(int64_t)c->parts * c->rows];
     int64_t chunks = units >= 32 ? 1 : 32 / units;
     /* A unit smaller than some ten microseconds costs more to hand out than it gains. */
-    const int64_t work = c->starts[c->rows] * c->height * row / c->kernels->width;
+    const int64_t work = nonzeros * c->height * c->source.row / c->kernels->width;
     if (chunks * units > work / 20000)
         chunks = work / 20000 / units;
     chunks = chunks < 1 ? 1 : chunks > c->out.channels ? c->out.channels : chunks;
@@ -187,14 +231,19 @@ static int split(slr_conv *c)
     if (!c->chunk_starts)
         return SLR_NO_MEMORY;
     /* Equal numbers of weights, each plane counting for a few more. */
-    const int64_t fixed = 4;
-    const int64_t all = c->starts[c->rows] + fixed * c->rows;
+    const int64_t fixed = 4 * (int64_t)phases;
+    const int64_t all = nonzeros + fixed * c->out.channels;
+    int64_t before = 0;
     int32_t channel = 0;
     for (int64_t i = 0; i < chunks; i++) {
         c->chunk_starts[i] = channel;
-        while (channel < c->out.channels &&
-               (c->starts[(int64_t)(channel + 1) * taps] + fixed * taps * (channel + 1)) * chunks <= all * (i + 1))
-            channel++;
+        for (; channel < c->out.channels && before * chunks < all * (i + 1); channel++) {
+            before += fixed;
+            for (int32_t part = 0; part < c->parts; part++) {
+                const int64_t *starts = c->starts + (int64_t)part * c->rows + (int64_t)channel * phases;
+                before += starts[phases] - starts[0];
+            }
+        }
     }
     c->chunk_starts[chunks] = c->out.channels;
     c->chunks = (int32_t)chunks;
@@ -261,11 +310,11 @@ void slr_conv_free(slr_conv *c)
 
 void slr_conv_describe(const slr_conv *c, slr_conv_info *info)
 {
-    const int64_t nonzeros = c->starts[c->rows];
+    const int64_t nonzeros = c->starts[(int64_t)c->parts * c->rows];
     info->nonzeros = nonzeros;
     info->macs = nonzeros * c->height * c->width * c->in.images;
     info->bytes = nonzeros * (int64_t)sizeof *c->entries +
-                  c->rows * (int64_t)(sizeof *c->starts + sizeof *c->bias) + (int64_t)sizeof *c->starts;
+                  c->rows * (int64_t)(c->parts * sizeof *c->starts + sizeof *c->bias) + (int64_t)sizeof *c->starts;
     info->workspace = c->gather ? c->source.image * c->in.images + SLR_SLACK : 0;
 }
 
@@ -335,23 +384,26 @@ static void deliver(const slr_conv *c, const float *sums, int64_t row, int32_t p
     }
 }
 
-/* One band of one output plane. */
-static void sum_band(const slr_conv *c, const float *source, float *out, int32_t plane, int32_t top, int32_t height,
-                     float *scratch)
+/* One band of one output plane, from one part of the input channels. */
+static void sum_band(const slr_conv *c, const float *source, float *out, int32_t part, int32_t plane, int32_t top,
+                     int32_t height, float *scratch)
 {
-    const slr_entry *entries = c->entries + c->starts[plane];
-    const int64_t count = c->starts[plane + 1] - c->starts[plane];
-    const slr_act act = {c->spec.activation, c->spec.slope};
+    const int64_t *starts = c->starts + (int64_t)part * c->rows + plane;
+    const slr_entry *entries = c->entries + starts[0];
+    const int64_t count = starts[1] - starts[0];
+    const int last = part + 1 == c->parts;
+    const slr_act act = {last ? c->spec.activation : SLR_NONE, c->spec.slope};
     const int64_t row = c->source.row, line = (height - 1) * row + c->width;
     const float *from = source + top * row;
+    const float bias = c->bias[plane];
     if (c->straight) {
         float *to = out + top * row;
-        c->kernels->sum(entries, count, from, c->bias[plane], act, to, line);
-        for (int32_t y = 0; y + 1 < height; y++)
+        c->kernels->sum(entries, count, from, part ? to : NULL, bias, act, to, line);
+        for (int32_t y = 0; last && y + 1 < height; y++)
             for (int64_t x = c->width; x < row; x++)
                 to[y * row + x] = 0.0f;
     } else if (line <= SCRATCH) {
-        c->kernels->sum(entries, count, from, c->bias[plane], act, scratch, line);
+        c->kernels->sum(entries, count, from, NULL, bias, act, scratch, line);
         deliver(c, scratch, row, plane, out, top, height, 0, c->width);
     } else {
         /* Rows longer than the scratch, by pieces; two at once where they are pooled. */
@@ -360,7 +412,7 @@ static void sum_band(const slr_conv *c, const float *source, float *out, int32_t
             for (int32_t x = 0; x < c->width; x += piece) {
                 const int32_t width = least(piece, c->width - x);
                 for (int32_t i = 0; i < rows; i++)
-                    c->kernels->sum(entries, count, from + (y + i) * row + x, c->bias[plane], act,
+                    c->kernels->sum(entries, count, from + (y + i) * row + x, NULL, bias, act,
                                     scratch + (int64_t)i * piece, width);
                 deliver(c, scratch, piece, plane, out, top + y, rows, x, width);
             }
@@ -378,11 +430,12 @@ static void run_unit(void *context, int64_t index)
     const int32_t phases = c->rows / c->out.channels;
     const float *source = r->source + c->source.origin + image * c->source.image;
     float scratch[SCRATCH];
-    for (int32_t channel = c->chunk_starts[chunk]; channel < c->chunk_starts[chunk + 1]; channel++) {
-        float *out = r->out + c->out.origin + image * c->out.image + channel * c->out.plane;
-        for (int32_t phase = 0; phase < phases; phase++)
-            sum_band(c, source, out, channel * phases + phase, top, height, scratch);
-    }
+    for (int32_t part = 0; part < c->parts; part++)
+        for (int32_t channel = c->chunk_starts[chunk]; channel < c->chunk_starts[chunk + 1]; channel++) {
+            float *out = r->out + c->out.origin + image * c->out.image + channel * c->out.plane;
+            for (int32_t phase = 0; phase < phases; phase++)
+                sum_band(c, source, out, part, channel * phases + phase, top, height, scratch);
+        }
 }
 
 int slr_conv_run(const slr_conv *c, const float *in, float *out, float *workspace, slr_pool *pool)

@@ -21,10 +21,11 @@ typedef struct {
     int isa;
     int width; /* floats in a register */
     int block; /* floats that are summed at once, in as many registers as there are to spare */
-    /* out[i] = act(bias + sum of entries[k].value * in[i + entries[k].offset]), i < positions. Reads up to width - 1
-     * floats behind the last position, and writes none. */
-    void (*sum)(const slr_entry *entries, int64_t count, const float *in, float bias, slr_act act, float *out,
-                int64_t positions);
+    /* out[i] = act(start + sum of entries[k].value * in[i + entries[k].offset]), i < positions, where start is before[i],
+     * or the bias where `before` is NULL; it may be `out`. Reads up to width - 1 floats of `in` behind the last
+     * position, and writes none. */
+    void (*sum)(const slr_entry *entries, int64_t count, const float *in, const float *before, float bias, slr_act act,
+                float *out, int64_t positions);
     /* out[i] = act(in[i]) */
     void (*copy)(const float *in, float *out, int64_t count, slr_act act);
     /* out[i] = act(a[i] + b[i]) */

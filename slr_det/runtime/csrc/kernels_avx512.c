@@ -8,7 +8,7 @@
 
 #define V __m512
 #define W 16
-#define BLOCK 24
+#define BLOCK 12
 #define LOAD _mm512_loadu_ps
 #define STORE _mm512_storeu_ps
 #define SET1 _mm512_set1_ps

@@ -186,7 +186,7 @@ static void sum_unit(void *context, int64_t index)
     const float *in = r->turned + tile * TILE * l->in_features;
     float *sums = r->sums + tile * TILE * l->out_features;
     for (int64_t o = first; o < last; o++)
-        l->kernels->sum(l->entries + l->starts[o], l->starts[o + 1] - l->starts[o], in, l->bias[o], l->act,
+        l->kernels->sum(l->entries + l->starts[o], l->starts[o + 1] - l->starts[o], in, NULL, l->bias[o], l->act,
                         sums + o * TILE, rows);
     float *out = r->out + tile * TILE * l->out_features;
     for (int64_t row = 0; row < rows; row++)
