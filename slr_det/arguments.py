@@ -8,6 +8,7 @@ from typing import Any
 
 from slr_det import __version__
 from slr_det.export.verb import add_export_options
+from slr_det.gate import add_gate_options, give_back_setting
 from slr_det.task import Task
 
 
@@ -30,6 +31,7 @@ def parse(task: Task, arguments: Sequence[str]) -> argparse.Namespace:
         parser.error(f"unrecognized arguments: {' '.join(stray)} (settings are written key=value)")
     if rest:
         options.settings = [*options.settings, *rest]
+    give_back_setting(options)
     return options
 
 
@@ -43,7 +45,7 @@ def _shared_verbs(task: Task, verbs: Any) -> None:
     )
     retrain = _verb(task, verbs, "retrain", "go on training a pruned model; its zeros stay zero")
     evaluate = _verb(
-        task, verbs, "eval", f"{task.evaluates} of a checkpoint; with --min a pass or fail for CI"
+        task, verbs, "eval", f"{task.evaluates} of a checkpoint; with limits a pass or fail for CI"
     )
     report = verbs.add_parser("report", help="print a run's table and write its report.md and plots again")
     export = _verb(
@@ -91,14 +93,7 @@ def _shared_verbs(task: Task, verbs: Any) -> None:
         metavar="DIR",
         help="scan: prune each layer alone at several ratios, evaluate each (needs data=...), plot into DIR",
     )
-    evaluate.add_argument("--json", action="store_true", help="print the metrics as JSON")
-    evaluate.add_argument(
-        "--min",
-        action="append",
-        default=[],
-        metavar="METRIC=VALUE",
-        help=f"fail below it: {task.minimum} (repeatable)",
-    )
+    add_gate_options(evaluate, task)
 
 
 def _verb(task: Task, verbs: Any, name: str, text: str) -> argparse.ArgumentParser:

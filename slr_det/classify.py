@@ -35,6 +35,7 @@ TASK = Task(
     name="classify",
     module=MODULE,
     adapter="timm",
+    ranks=("timm",),
     report_task="classify",
     metric="top1",
     shown=("top1", "top5"),
@@ -47,6 +48,7 @@ TASK = Task(
     epilog=EPILOG,
     evaluates="top-1 and top-5 accuracy",
     minimum="top1=0.9",
+    lower_is_better=("loss",),
     memory="batch=... or size=...",
     extra=(shrink_verb("timm", "top1"),),
 )

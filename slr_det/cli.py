@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
@@ -27,7 +28,9 @@ def run(action: Callable[[], int], *, on_interrupt: Callable[[], str], memory: s
         on_interrupt: Gives the line to print on Ctrl-C or SIGTERM: what is saved and how to go on.
         memory: What to lower when memory runs out.
     """
-    previous = signal.signal(signal.SIGTERM, _raise_interrupted)
+    previous = signal.getsignal(signal.SIGTERM)
+    if not callable(previous):  # one of several ranks has a handler already
+        signal.signal(signal.SIGTERM, _raise_interrupted)
     try:
         return action()
     except ConfigError as error:
@@ -41,8 +44,15 @@ def run(action: Callable[[], int], *, on_interrupt: Callable[[], str], memory: s
         complain(f"out of memory; lower {memory}")
     except RuntimeError as error:
         if "out of memory" not in str(error).lower():
-            raise
-        complain(f"out of memory; lower {memory} ({str(error).splitlines()[0][:120]})")
+            _complain_of_a_bug(error)
+        else:
+            complain(f"out of memory; lower {memory} ({str(error).splitlines()[0][:120]})")
+    except BrokenPipeError:
+        complain("the output was closed before everything was written")
+    except OSError as error:
+        complain(str(error))
+    except Exception as error:
+        _complain_of_a_bug(error)
     finally:
         signal.signal(signal.SIGTERM, previous)
     return FAILED
@@ -53,6 +63,15 @@ def complain(line: str) -> None:
     for bar in list(getattr(tqdm, "_instances", ())):
         bar.close()
     print(f"error: {' '.join(line.split())}", file=sys.stderr, flush=True)
+
+
+def _complain_of_a_bug(error: Exception) -> None:
+    """The traceback, for the report of the bug; exit code 1, which Python would give, is a verdict on a model."""
+    traceback.print_exception(error)
+    first = str(error).splitlines()[:1]
+    complain(
+        f"{type(error).__name__}: {''.join(first)} (a bug of slr_det: please report it with the lines above)"
+    )
 
 
 def _raise_interrupted(signum: int, frame: FrameType | None) -> NoReturn:

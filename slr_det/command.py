@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +16,15 @@ from typing import Any
 from slr_det.adapter import Adapter, EvalJob, load_adapter
 from slr_det.arguments import parse
 from slr_det.cli import BELOW_MINIMUM, OK, complain, run, with_default_verb
-from slr_det.config import RunConfig, load_config, parse_pairs
+from slr_det.config import RunConfig, load_config
 from slr_det.config.sources import read_content
 from slr_det.errors import CheckpointError, ConfigError
 from slr_det.export import check_settings, export_network
 from slr_det.export.verb import lines_of, settings_of, target_of
+from slr_det.gate import Gate
 from slr_det.metrics.minimum import check_minimum
 from slr_det.pipeline import Pipeline, allocations_for
+from slr_det.ranks import current, together
 from slr_det.report import load_report, refresh_report, summary_table
 from slr_det.runstate import CONFIG_FILE, RunState, new_folder
 from slr_det.sensitivity import SensitivityTable
@@ -39,8 +42,12 @@ NO_TEACHER = {
 def start(task: Task, arguments: Sequence[str] | None = None) -> int:
     """Run the command line of a task and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    command = Command(task, parse(task, with_default_verb(given, task.verbs, "compress")), given)
-    return run(command.run, on_interrupt=command.interrupted, memory=task.memory)
+
+    def action() -> int:
+        command = Command(task, parse(task, with_default_verb(given, task.verbs, "compress")), given)
+        return run(command.run, on_interrupt=command.interrupted, memory=task.memory)
+
+    return together(action)
 
 
 class Command:
@@ -49,7 +56,11 @@ class Command:
     def __init__(self, task: Task, options: argparse.Namespace, given: Sequence[str]) -> None:
         self.task = task
         self.options = options
-        self.line = shlex.join([*shlex.split(task.module), *given])
+        team = current()
+        launcher = "python -m" if team is None else team.place.launcher
+        #: How the command line is started, without its arguments.
+        self.module = task.module.replace("python -m", launcher, 1)
+        self.line = shlex.join([*shlex.split(self.module), *given])
         self.pipeline: Pipeline | None = None
         self._adapter: Adapter | None = None
 
@@ -57,7 +68,13 @@ class Command:
     def adapter(self) -> Adapter:
         """The task's adapter, loaded when first needed: `report` and other verbs do without."""
         if self._adapter is None:
-            self._adapter = load_adapter(self.task.adapter_of(self._backend()))
+            name = self.task.adapter_of(self._backend())
+            if current() is not None and name not in self.task.ranks:
+                raise ConfigError(
+                    f"the trainer of {self.task.module} ({name}) does not run under torchrun; start it with python -m, "
+                    "and where it can use several GPUs, name them: --device 0,1"
+                )
+            self._adapter = load_adapter(name)
         return self._adapter
 
     def run(self) -> int:
@@ -78,12 +95,16 @@ class Command:
 
     def interrupted(self) -> str:
         """The line that says what is saved and how to go on."""
+        team = current()
+        reason = "interrupted" if team is None else team.reason()
         if self.pipeline is None:
-            return "interrupted; nothing was started"
-        folder = self.pipeline.folder
+            return f"{reason}; nothing was started"
+        return f"{reason} during {self.pipeline.current}; {self._how_to_go_on(self.pipeline.folder)}"
+
+    def _how_to_go_on(self, folder: Path) -> str:
         return (
-            f"interrupted during {self.pipeline.current}; every finished epoch is saved in {folder}; "
-            f"continue with: {self.task.module} {self.options.verb} --resume {shlex.quote(str(folder))}"
+            f"every finished epoch is saved in {folder}; "
+            f"continue with: {self.module} {self.options.verb} --resume {shlex.quote(str(folder))}"
         )
 
     # -- verbs --------------------------------------------------------------------------------------------
@@ -126,20 +147,17 @@ class Command:
         return OK
 
     def _eval(self) -> int:
-        config = self._config()
-        minimum = {**config.minimum, **parse_pairs(self.options.min, "--min", self.task.minimum)}
-        data = self._data(config)
-        with self._start_of(config, data) as model:
-            metrics = self.adapter.evaluate(
-                EvalJob(model, str(data), config.train, config.device, self.options.verbose)
-            )
-        if self.options.json:
-            print(json.dumps(metrics, indent=1))
-        else:
-            for name, value in metrics.items():
-                if isinstance(value, float):
-                    print(f"{name:14s} {value:.4f}")
-        return self._check(metrics, minimum)
+        gate = Gate(self.task, self.options, self.line)
+        with gate.telling():
+            gate.read()
+            config = self._config()
+            gate.configured(config)
+            data = self._data(config)
+            with self._start_of(config, data) as model:
+                job = EvalJob(model, str(data), config.train, config.device, self.options.verbose)
+                began = time.monotonic()
+                metrics = self.adapter.evaluate(job)
+                return gate.judge(self.adapter, job, metrics, time.monotonic() - began)
 
     def _report(self) -> int:
         report = load_report(self.options.run)
@@ -192,9 +210,8 @@ class Command:
     def _data(self, config: RunConfig) -> Path:
         return self.adapter.prepare_data(config.data, Path(config.project) / "data")
 
-    def _check(self, metrics: dict[str, Any], minimum: dict[str, float] | None = None) -> int:
-        if minimum is None:
-            minimum = dict(self.pipeline.config.minimum) if self.pipeline else {}
+    def _check(self, metrics: dict[str, Any]) -> int:
+        minimum = dict(self.pipeline.config.minimum) if self.pipeline else {}
         failures = check_minimum(metrics, minimum, self.task.metric_aliases, self.task.lower_is_better)
         for failure in failures:
             complain(failure)
@@ -222,6 +239,10 @@ class Command:
         self.pipeline = Pipeline(
             self.task, config, self.adapter, state, command=self.line, verbose=self.options.verbose
         )
+        team = current()
+        if team is not None:
+            team.hint = self._how_to_go_on(folder)
+            team.prepare(self.task.adapter_of(config.backend), config.data)
         return self.pipeline
 
     def _refuse_changes(self, folder: Path, config: RunConfig) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slr_det.config.load import load_config, parse_pairs
+from slr_det.config.load import load_config
 from slr_det.config.schema import PruneConfig, RunConfig
 
-__all__ = ["PruneConfig", "RunConfig", "load_config", "parse_pairs"]
+__all__ = ["PruneConfig", "RunConfig", "load_config"]

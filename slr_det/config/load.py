@@ -7,7 +7,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from slr_det.allocation.ratios import to_number
 from slr_det.config.published import read_published
 from slr_det.config.readers import Wrong, number, shown
 from slr_det.config.recipes import RECIPES, recipe_defaults
@@ -141,26 +140,6 @@ def _unsupported(
         for field in fields(config)
         if field.name in unsupported and getattr(config, field.name) != field.default
     ]
-
-
-def parse_pairs(words: Sequence[str], where: str, example: str = "map50=0.35") -> dict[str, float]:
-    """Numbers written ``name=value``, as ``--min map50=0.35`` has them.
-
-    Raises:
-        ConfigError: For every word that is not of that form; ``where`` names the option, ``example`` is right.
-    """
-    pairs: dict[str, float] = {}
-    problems: list[str] = []
-    for word in words:
-        name, _, value = word.partition("=")
-        found = to_number(value)
-        if not name or found is None:
-            problems.append(f"{where} {word!r}: expected name=number, such as {example}")
-        else:
-            pairs[name] = found
-    if problems:
-        raise ConfigError(problems)
-    return pairs
 
 
 def _read(entries: Mapping[str, Entry], trainer_keys: set[str], problems: list[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import junitparser
 import pytest
 import torch
 
@@ -84,11 +85,53 @@ def test_eval_gives_the_reported_number_and_an_exit_code(
     settings = [f"model={finished / 'pruned.pt'}", "data=digits", "val_images=100", "--device", "cpu"]
     command = ["eval", *settings]
     assert main([*command, "--json", "--min", "accuracy=0.1", "--min", "top5=0.5"]) == 0
-    assert json.loads(capsys.readouterr().out) == reported
+    assert json.loads(capsys.readouterr().out)["metrics"] == reported
     assert main([*command, "--min", "top1=1.01"]) == 1
     assert "below the minimum of 1.01" in lines(capsys)[0]
     assert main([*command, "--min", "topp1=0.1"]) == 2
     assert "top1" in lines(capsys)[0]
+
+
+def test_eval_is_a_ci_job(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = [f"model={finished / 'pruned.pt'}", "data=digits", "val_images=100", "device=cpu"]
+    saved, xml = tmp_path / "out" / "eval.json", tmp_path / "out" / "eval.xml"
+    kept = [
+        "--max",
+        "bytes=1MB",
+        "--max",
+        "latency=10s",
+        "--min",
+        "compression=1.5x",
+        "--max",
+        "packed_bytes=1MB",
+    ]
+    files = ["--json", str(saved), "--junit", str(xml), "--baseline", str(finished), "--tolerance", "bytes=0"]
+    assert main(["eval", *settings, *kept, *files]) == 0
+    out = capsys.readouterr().out
+    assert "at most 1 MB" in out and "baseline" in out and "FAILED" not in out
+    document = json.loads(saved.read_text())
+    assert document["passed"] is True and len(document["checks"]) == 4 + 2 + 1
+    report = report_of(finished)
+    assert document["measures"]["bytes"] == report["bytes"]["pruned"]
+    assert document["measures"]["packed_bytes"] == report["bytes"]["packed"]
+    assert document["measures"]["compression"] == pytest.approx(report["compression"]["model"]["rate"])
+    (suite,) = junitparser.JUnitXml.fromfile(str(xml))
+    assert (suite.tests, suite.failures, suite.errors) == (8, 0, 0) and suite.time > 0
+    # What was saved is the next one's baseline; the dense model is larger in its packed form, and that alone.
+    worse = [f"model={finished / 'dense.pt'}", *settings[1:], "--junit", str(xml)]
+    assert (
+        main(["eval", *worse, "--baseline", str(saved), "--tolerance", "1", "--tolerance", "packed_bytes=1%"])
+        == 1
+    )
+    (line,) = lines(capsys)
+    assert "packed_bytes is" in line and "worse than the baseline's" in line
+    (suite,) = junitparser.JUnitXml.fromfile(str(xml))
+    assert (suite.tests, suite.failures, suite.errors) == (4, 1, 0)
+    assert main(["eval", f"model={tmp_path / 'none.pt'}", *settings[1:], "--junit", str(xml)]) == 2
+    (line,) = lines(capsys)
+    (suite,) = junitparser.JUnitXml.fromfile(str(xml))
+    assert (suite.tests, suite.errors) == (1, 1)
+    assert next(iter(suite)).result[0].message == line.removeprefix("error: ")
 
 
 def test_report_is_written_again(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,7 +224,7 @@ def test_photographs_of_many_sizes_from_end_to_end(
             *extra,
         ]
         assert main([*command, "--device", "cpu"]) == 0
-        loss = json.loads(capsys.readouterr().out)["loss"]
+        loss = json.loads(capsys.readouterr().out)["metrics"]["loss"]
         assert (abs(loss - same) < 1e-6) is equal
 
 

@@ -149,7 +149,7 @@ def test_eval_gives_the_reported_number_and_an_exit_code(
     reported = report_of(finished)["phases"]["dense"]["metrics"]
     command = ["eval", f"model={finished / 'dense.pt'}", f"data={road}", *SETTINGS]
     assert main([*command, "--json", "--min", "acc=0.3", "--min", "points=0.05"]) == 0
-    assert json.loads(capsys.readouterr().out) == reported
+    assert json.loads(capsys.readouterr().out)["metrics"] == reported
     assert main([*command, "--min", "accuracy=0.9999"]) == 1
     assert "below the minimum of 0.9999" in lines(capsys)[0]
     assert main([*command, "--min", "acuracy=0.1"]) == 2
@@ -162,7 +162,7 @@ def test_predictions_are_written_and_score_gives_the_same_numbers(
     found = tmp_path / "pred.json"
     command = ["eval", f"model={finished / 'dense.pt'}", f"data={road}", *SETTINGS]
     assert main([*command, f"predictions={found}", "--json"]) == 0
-    evaluated = json.loads(capsys.readouterr().out)
+    evaluated = json.loads(capsys.readouterr().out)["metrics"]
     labels = tmp_path / "label.json"
     labels.write_text("".join((road / "label_data_train.json").read_text().splitlines(keepends=True)[:6]))
     assert main(["score", "--labels", str(labels), "--predictions", str(found), "--json"]) == 0

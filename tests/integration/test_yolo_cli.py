@@ -88,7 +88,7 @@ def test_eval_gives_the_reported_number_and_an_exit_code(
     command = ["eval", f"model={run / 'pruned.pt'}", f"data={tiny_data}", "imgsz=64", "--device", "cpu"]
     assert reported["AP50"] > 0.001
     assert main([*command, "--json", "--min", "map50=0.001"]) == 0
-    metrics = json.loads(capsys.readouterr().out)
+    metrics = json.loads(capsys.readouterr().out)["metrics"]
     assert {key: metrics[key] for key in ("AP", "AP50")} == {key: reported[key] for key in ("AP", "AP50")}
     assert main([*command, "--min", "map50=1.01"]) == 1
     assert "below the minimum of 1.01" in lines(capsys)[0]

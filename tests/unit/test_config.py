@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from slr_det.allocation import Ratios
-from slr_det.config import PruneConfig, RunConfig, load_config, parse_pairs
+from slr_det.config import PruneConfig, RunConfig, load_config
 from slr_det.errors import ConfigError
 from slr_det.methods import Hyper
 from slr_det.projections import Projection
@@ -339,10 +339,3 @@ def test_values_are_read_as_people_mean_them(text: str, value: object) -> None:
 
 def test_yaml_documents_are_read_like_values() -> None:
     assert parse_yaml("projection: 2:4\nlr: 1e-3\n", "x") == {"projection": "2:4", "lr": 0.001}
-
-
-def test_pairs() -> None:
-    assert parse_pairs(["map50=0.35", "map=1e-1"], "--min") == {"map50": 0.35, "map": 0.1}
-    with pytest.raises(ConfigError) as caught:
-        parse_pairs(["map50", "=1", "map=x"], "--min")
-    assert len(caught.value.problems) == 3 and caught.value.problems[0].startswith("--min 'map50'")
