@@ -59,6 +59,7 @@ TASK = Task(
     name="lane",
     module=MODULE,
     adapter="lane",
+    ranks=("lane",),
     report_task="lane",
     metric="accuracy",
     shown=("accuracy", "empty_accuracy", "point_accuracy", "fp", "fn"),

@@ -61,6 +61,7 @@ TASK = Task(
     name="pointpillars",
     module=MODULE,
     adapter="pointpillars",
+    ranks=("pointpillars",),
     report_task="pointcloud",
     metric="moderate",
     shown=("moderate", "easy", "hard"),

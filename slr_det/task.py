@@ -69,6 +69,7 @@ class Task:
         backends: Adapters that a user may choose between with ``backend=``, by the names used there; the first is
             ``adapter``. Empty where there is only one.
         scopes: What ``prune.scope`` may be, the usual one first. Empty where there is nothing to choose.
+        ranks: The adapters that train on the ranks that torchrun starts.
         parts: Parts of the model whose compression a report states one by one: globs of parameters by the part's name.
     """
 
@@ -93,6 +94,7 @@ class Task:
     lower_is_better: tuple[str, ...] = ()
     scopes: Mapping[str, Scope] = field(default_factory=dict)
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ranks: tuple[str, ...] = ()
 
     @property
     def verbs(self) -> tuple[str, ...]:

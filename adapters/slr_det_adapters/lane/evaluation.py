@@ -47,7 +47,8 @@ class LaneMetric(BaseMetric):
     default_prefix = ""  # None makes mmengine warn
 
     def __init__(self, frames: TuSimpleDataset) -> None:
-        super().__init__(collect_device="cpu")
+        # Through the connection of the processes: "cpu" means files, in a folder that machines may not share.
+        super().__init__(collect_device="gpu")
         self.frames = frames
 
     def process(self, data_batch: Any, data_samples: Sequence[Any]) -> None:

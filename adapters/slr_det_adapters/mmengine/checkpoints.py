@@ -19,6 +19,8 @@ from slr_det.errors import CheckpointError
 
 STATE_KEY = "slr_det"
 STATE_VERSION = 1
+#: The file that names the last checkpoint of a folder.
+POINTER = "last_checkpoint"
 _BUFFER = "slr_det.history_buffer"
 _DROP = object()
 
@@ -134,7 +136,7 @@ def last_checkpoint(work_dir: str | Path) -> Path | None:
     The file is looked for beside ``last_checkpoint``, whatever folder that names: a run may have been moved.
     """
     folder = Path(work_dir)
-    pointer = folder / "last_checkpoint"
+    pointer = folder / POINTER
     if not pointer.is_file():
         return None
     name = Path(pointer.read_text(encoding="utf-8").strip()).name

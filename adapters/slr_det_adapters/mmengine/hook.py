@@ -17,6 +17,7 @@ from slr_det.errors import ConfigError
 from slr_det.masks import MaskKeeper
 from slr_det.objective import RunningMean
 from slr_det_adapters.mmengine import checkpoints, inspection, resume
+from slr_det_adapters.mmengine.agreement import agreed_digest
 from slr_det_adapters.mmengine.arguments import choose, read_arguments
 from slr_det_adapters.mmengine.checkpoint_hook import BACKEND
 from slr_det_adapters.mmengine.history import HistoryFile, scalars
@@ -286,6 +287,9 @@ class SLRHook(Hook):
             self._undo()
             self._undo = None
         engine = self.engine
+        masks = self._kept()
+        if masks is not None and runner.distributed:
+            runner.logger.info("masks of all %d ranks: sha256 %s", runner.world_size, agreed_digest(masks))
         if engine is not None and engine.iteration < engine.iterations:
             runner.logger.warning(
                 f"training stopped after {engine.iteration} of the method's {engine.iterations} iterations (early "
@@ -301,6 +305,12 @@ class SLRHook(Hook):
                         named[name].mul_(support)
             engine.hard_prune()
         self._publish(runner, "retrained.pth" if engine is None else "pruned.pth")
+
+    def _kept(self) -> Mapping[str, Tensor] | None:
+        """What hard pruning would keep, or masked retraining has kept; None where nothing is pruned."""
+        if self.engine is not None:
+            return self.engine.supports(self._named)
+        return None if self.masks is None else self.masks.masks
 
     def _publish(self, runner: Runner, name: str) -> None:
         self._publishing = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from torch.utils.data import DataLoader
 from slr_det.adapter import EngineSpec, TrainJob
 from slr_det.errors import CheckpointError, ConfigError
 from slr_det.groups import GroupSpec
-from slr_det_adapters.mmengine.checkpoints import last_checkpoint, read_checkpoint
+from slr_det.ranks import Place, current
+from slr_det_adapters.mmengine.checkpoints import POINTER, last_checkpoint, read_checkpoint
 from slr_det_adapters.mmengine.hook import SLRHook
 from slr_det_adapters.mmengine.launching import launch, processes_of
 from slr_det_adapters.mmengine.runner import build_runner
@@ -54,9 +56,14 @@ def train_phase(
             f"{folder}: holds {done} epochs already, more than {job.epochs}; start a new run"
         )
     if done < job.epochs:
-        processes = processes_of(job, settings.processes)
+        team = current()
+        processes = processes_of(job, settings.processes) if team is None else team.place.size
+        if team is not None:
+            job = _on_ranks(job, settings.processes, team.place)
         _require_batch(job, settings.batch, samples, processes)
-        if processes > 1:
+        if team is not None:
+            team.train(job, resume, run.__module__, _resumed_files(folder) if resume else ())
+        elif processes > 1:
             launch(job, processes, resume, run.__module__)
         else:
             run(job, resume)
@@ -171,6 +178,21 @@ def _usual_hooks(job: TrainJob, settings: TrainerSettings, batches: int) -> list
         # mmengine's momentum is the share of the new weights.
         hooks.append(EMAHook(ema_type="ExponentialMovingAverage", momentum=1.0 - settings.ema))
     return hooks
+
+
+def _on_ranks(job: TrainJob, processes: int, place: Place) -> TrainJob:
+    """The job on the ranks that a launcher has started; ConfigError where something else was asked for."""
+    if processes not in (1, place.size):
+        raise ConfigError(
+            f"processes is {processes}, but the command was started as {place.size} ranks; leave processes out"
+        )
+    return replace(job, device=place.device(job.device))
+
+
+def _resumed_files(folder: Path) -> list[Path]:
+    """What a phase is resumed from, for ranks that do not see its folder."""
+    last = last_checkpoint(folder)
+    return [] if last is None else [folder / POINTER, last]
 
 
 def _place_of(job: TrainJob, distributed: bool) -> tuple[str, str]:

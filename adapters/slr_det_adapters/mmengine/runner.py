@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -217,7 +218,11 @@ class QuietRunner(Runner):
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
         if self._distributed and self._device.type == "cpu":
-            wrapped: nn.Module = MMDistributedDataParallel(module=model.to("cpu"), broadcast_buffers=False)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # mmengine's call of torch, not the user's
+                wrapped: nn.Module = MMDistributedDataParallel(
+                    module=model.to("cpu"), broadcast_buffers=False
+                )
             return wrapped
         if self._distributed:
             found: nn.Module = super().wrap_model(model_wrapper_cfg, model)

@@ -45,7 +45,8 @@ class KittiMetric(BaseMetric):
     default_prefix = ""  # None makes mmengine warn
 
     def __init__(self, data: KittiData, overlap: str) -> None:
-        super().__init__(collect_device="cpu")
+        # Through the connection of the processes: "cpu" means files, in a folder that machines may not share.
+        super().__init__(collect_device="gpu")
         self.data = data
         self.overlap = overlap
 

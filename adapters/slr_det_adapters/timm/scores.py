@@ -21,7 +21,8 @@ class TopKMetric(BaseMetric):
     default_prefix = ""  # None makes mmengine warn
 
     def __init__(self, classes: Sequence[str]) -> None:
-        super().__init__(collect_device="cpu")
+        # Through the connection of the processes: "cpu" means files, in a folder that machines may not share.
+        super().__init__(collect_device="gpu")
         self.classes = tuple(classes)
 
     def process(self, data_batch: Any, data_samples: Sequence[Any]) -> None:
