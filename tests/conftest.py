@@ -9,6 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from slr_det.errors import RuntimeBuildError, RuntimeUnavailableError
+from slr_det.runtime.build import build
+from slr_det.runtime.library import Library, load
+
+from slr_det.errors import RuntimeBuildError
+from slr_det.runtime.build import build
+from slr_det.runtime.library import LIBRARY_VARIABLE, Library, load, unavailable
+
 
 @pytest.fixture(scope="session")
 def samples() -> Path:
@@ -45,6 +53,32 @@ def ufld() -> Path:
             f"git submodule update --init {place}"
         )
     return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
+    """The sparse runtime's library: the one that is installed, or one that is compiled for these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        if unavailable() is not None:
+            try:
+                built = build(tmp_path_factory.mktemp("runtime"))
+            except RuntimeBuildError as error:
+                pytest.skip(str(error))
+            patch.setenv(LIBRARY_VARIABLE, str(built))
+        yield load()
+
+
+@pytest.fixture(scope="session")
+def runtime_library(tmp_path_factory: pytest.TempPathFactory) -> Library:
+    """The sparse runtime's library: the installed one, or one that is compiled for these tests."""
+    try:
+        return load()
+    except RuntimeUnavailableError:
+        pass
+    try:
+        return Library(build(tmp_path_factory.mktemp("runtime")))
+    except RuntimeBuildError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(autouse=True)

@@ -37,6 +37,7 @@ __all__ = [
 LIBRARY_VARIABLE = "SLR_DET_RUNTIME_LIBRARY"
 ISA_VARIABLE = "SLR_DET_RUNTIME_ISA"
 
+_PLACE = Path(__file__).resolve().parent
 _HINT = "build it with: python -m slr_det.runtime build"
 
 
@@ -50,9 +51,7 @@ def candidates() -> list[tuple[Path, str | None]]:
     if given:
         return [(Path(given).expanduser().absolute(), None)]
     sources = sources_hash()
-    return [
-        (folder / LIBRARY, sources) for folder in (Path(__file__).resolve().parent, cache_folder(sources))
-    ]
+    return [(folder / LIBRARY, sources) for folder in (_PLACE, cache_folder(sources))]
 
 
 def cache_folder(sources: str) -> Path:

@@ -99,7 +99,7 @@ class Cache:
         """Write what is new beside what other processes have written meanwhile."""
         if not self._changed:
             return
-        everything = _read(self.path)
+        everything = _read(self.path, silent=True)
         mine = {**everything.pop(self._machine, {}), **self._times}
         kept = dict(list(everything.items())[-(_MACHINES - 1) :])
         document = {"schema": _SCHEMA, "machines": {**kept, self._machine: mine}}
@@ -171,7 +171,7 @@ def _seconds(action: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _read(path: Path) -> dict[str, dict[str, tuple[float, float]]]:
+def _read(path: Path, silent: bool = False) -> dict[str, dict[str, tuple[float, float]]]:
     """The file's content; nothing where there is none, nothing and a warning where it is damaged."""
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -181,14 +181,15 @@ def _read(path: Path) -> dict[str, dict[str, tuple[float, float]]]:
             str(machine): {str(key): _times_of(value) for key, value in times.items()}
             for machine, times in content["machines"].items()
         }
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        warnings.warn(
-            f"{path} is ignored, and layers are measured again: it is damaged ({type(error).__name__})",
-            stacklevel=3,
-        )
-        return {}
+    except OSError as error:
+        problem = f"it cannot be read ({error.strerror or error})"
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        problem = f"it is damaged ({type(error).__name__})"
+    if not silent:
+        warnings.warn(f"{path} is ignored, and layers are measured again: {problem}", stacklevel=3)
+    return {}
 
 
 def _times_of(value: Any) -> tuple[float, float]:
