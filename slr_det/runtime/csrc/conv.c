@@ -11,6 +11,7 @@
  */
 #define _GNU_SOURCE
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -102,15 +103,20 @@ static int place_source(slr_conv *c)
     return SLR_OK;
 }
 
-/* Floats that the second cache holds beside everything else; 512 KiB where the system does not say. */
+/* Floats that the second cache holds beside everything else; of 512 KiB where the system does not say. */
 static double second_cache(void)
 {
+    static _Atomic long known; /* asking may take a virtual machine 50 microseconds */
+    long bytes = atomic_load(&known);
+    if (!bytes) {
 #if defined(_SC_LEVEL2_CACHE_SIZE)
-    const long bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
-    if (bytes > 0)
-        return 0.6 * (double)bytes / sizeof(float);
+        bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
 #endif
-    return 0.6 * 512 * 1024 / sizeof(float);
+        if (bytes <= 0)
+            bytes = 512 * 1024;
+        atomic_store(&known, bytes);
+    }
+    return 0.6 * (double)bytes / sizeof(float);
 }
 
 /*
@@ -127,7 +133,8 @@ static double cycles(const slr_conv *c, double nonzeros, int32_t band, int32_t p
     const double blocks = ceil(band * row / c->kernels->block);
     const double input = (band + halo) * row * c->source.channels, part = input / parts;
     const double load = part < 6 * 1024 ? 0.75 : input < second_cache() ? 1.2 : 2.0;
-    const double stream = nonzeros * sizeof(slr_entry) / (nonzeros * sizeof(slr_entry) < 4 * second_cache() ? 64 : 20);
+    const double bytes = nonzeros * sizeof(slr_entry);
+    const double stream = bytes / (bytes < second_cache() * sizeof(float) ? 64 : 20);
     const double per_plane = 90 * blocks + registers * (parts > 1 ? 4.0 : 1.0);
     return bands * (nonzeros * registers * load + stream + per_plane * parts * c->rows);
 }
