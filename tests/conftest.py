@@ -9,10 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from slr_det.errors import RuntimeBuildError, RuntimeUnavailableError
-from slr_det.runtime.build import build
-from slr_det.runtime.library import Library, load
-
 from slr_det.errors import RuntimeBuildError
 from slr_det.runtime.build import build
 from slr_det.runtime.library import LIBRARY_VARIABLE, Library, load, unavailable
@@ -66,19 +62,6 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
                 pytest.skip(str(error))
             patch.setenv(LIBRARY_VARIABLE, str(built))
         yield load()
-
-
-@pytest.fixture(scope="session")
-def runtime_library(tmp_path_factory: pytest.TempPathFactory) -> Library:
-    """The sparse runtime's library: the installed one, or one that is compiled for these tests."""
-    try:
-        return load()
-    except RuntimeUnavailableError:
-        pass
-    try:
-        return Library(build(tmp_path_factory.mktemp("runtime")))
-    except RuntimeBuildError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(autouse=True)
