@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from slr_det.adapter import Adapter, EvalJob, load_adapter
-from slr_det.bench.timing import interleaved, median, quartiles
 from slr_det.cli import OK
 from slr_det.config import RunConfig, load_config
 from slr_det.errors import ConfigError
@@ -26,6 +25,7 @@ from slr_det.files import atomic_write
 from slr_det.plots.deploy import draw_deployed
 from slr_det.storage import pack
 from slr_det.task import Task
+from slr_det.timing import interleaved, median, quartiles
 
 TASKS = ("yolo", "lane", "pointpillars", "classify")
 RESULTS, TABLE, PICTURE = "deploy.json", "deploy.md", "deploy.png"

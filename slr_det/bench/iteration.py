@@ -7,9 +7,9 @@ from torch import Tensor
 
 from slr_det.bench.rows import Row, Settings
 from slr_det.bench.shapes import prunable, specs, weight_shapes
-from slr_det.bench.timing import median, quartiles, repeated, threads
 from slr_det.engine import Engine
 from slr_det.groups import build_groups
+from slr_det.timing import median, quartiles, repeated, threads
 
 KEEP = 0.5
 TARGETS = {"cpu": (3.0, "s"), "cuda": (50.0, "ms")}

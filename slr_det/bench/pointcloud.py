@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from slr_det.bench.rows import Row, Settings
-from slr_det.bench.timing import interleaved, median, quartiles, threads
 from slr_det.errors import SlrDetError
 from slr_det.pointcloud import Voxels, iou_bev, rotated_nms, voxelize
+from slr_det.timing import interleaved, median, quartiles, threads
 
 VOXELS_TARGET = 20.0
 IOU_TARGET = 0.5

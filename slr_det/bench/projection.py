@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slr_det.bench.rows import Row, Settings
-from slr_det.bench.timing import interleaved, median, quartiles, threads
 from slr_det.projections import Projection
+from slr_det.timing import interleaved, median, quartiles, threads
 
 TARGET = 0.7
 OTHERS = ("2:4", "filter", "channel", "block:4x4", "kernel_pattern", "kernel_pattern:all")

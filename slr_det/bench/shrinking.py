@@ -18,12 +18,12 @@ from torch.nn.modules.conv import _ConvNd
 
 from slr_det.adapter import load_adapter
 from slr_det.bench.rows import Row, Settings
-from slr_det.bench.timing import interleaved, median, quartiles, threads
 from slr_det.errors import MissingExtraError
 from slr_det.models import build
 from slr_det.projections import Projection
 from slr_det.shrink import Shrinkage, channels_of, find_dead, shrink
 from slr_det.shrink.verb import Shrinks
+from slr_det.timing import interleaved, median, quartiles, threads
 
 PARAMETERS_TARGET = 0.3
 LATENCY_TARGET = 0.45

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from slr_det.bench.rows import Row, Settings
-from slr_det.bench.timing import interleaved, median, quartiles, threads
 from slr_det.storage import load, save
+from slr_det.timing import interleaved, median, quartiles, threads
 
 #: Megabytes that 10 M float32 weights may take, by sparsity.
 SIZES = {0.5: 18.0, 0.8: 7.5, 0.9: 3.75, 0.97: 1.3, 0.987: 0.55}

@@ -13,9 +13,9 @@ from torch import Tensor
 from slr_det.adapter import load_adapter
 from slr_det.bench.rows import Row, Settings
 from slr_det.bench.shapes import specs
-from slr_det.bench.timing import interleaved, median, quartiles, threads
 from slr_det.engine import Engine
 from slr_det.groups import build_groups
+from slr_det.timing import interleaved, median, quartiles, threads
 
 TARGET = 3.0
 MODEL = "yolov3-tiny.yaml"

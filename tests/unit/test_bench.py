@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from slr_det import timing
 from slr_det.bench import __main__ as command
-from slr_det.bench import iteration, shapes, timing
+from slr_det.bench import iteration, shapes
 from slr_det.bench.rows import Row, Settings, number, table
 from slr_det.errors import MissingExtraError
 

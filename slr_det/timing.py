@@ -10,20 +10,36 @@ import numpy as np
 import torch
 
 
-def interleaved(variants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def interleaved(
+    variants: Mapping[str, Callable[[], object]],
+    rounds: int,
+    *,
+    settle: int = 0,
+    after: Callable[[], object] = lambda: None,
+) -> dict[str, list[float]]:
     """Seconds of every variant in every round.
 
     Each round runs all of them, starting one further each time, so that a machine that slows down or speeds up does
     so for all alike. One round before is not counted.
+
+    Args:
+        variants: What is timed, by name.
+        rounds: How many rounds count.
+        settle: Runs of a variant, not counted, before each that is: they bring its data back into the caches, and
+            outlast the threads of the variant before, which go on spinning for a while.
+        after: Called after each round.
     """
     names = list(variants)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for index in range(-1, rounds):
         start = index % len(names)
         for name in names[start:] + names[:start]:
+            for _ in range(settle):
+                variants[name]()
             elapsed = _timed(variants[name])
             if index >= 0:
                 seconds[name].append(elapsed)
+        after()
     return seconds
 
 
