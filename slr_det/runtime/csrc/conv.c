@@ -334,13 +334,23 @@ typedef struct {
     float *out;
 } run;
 
-/* Sort one plane of the input into its phases, with the margins that the taps reach into. */
-static void gather_plane(void *context, int64_t index)
+/* Rows of the input, of a phase, that are sorted at once. */
+enum { STRIP = 32 };
+
+static int32_t strips(const slr_conv *c)
+{
+    return (c->source.height + STRIP - 1) / STRIP;
+}
+
+/* Sort some rows of one plane of the input into its phases, with the margins that the taps reach into. */
+static void gather_strip(void *context, int64_t index)
 {
     const run *r = context;
     const slr_conv *c = r->conv;
     const slr_layout *l = &c->source;
-    const int64_t image = index / c->in.channels, channel = index % c->in.channels;
+    /* Channels change fastest, so that the threads share the picture as they do in the sums. */
+    const int64_t channel = index % c->in.channels, image = index / c->in.channels / strips(c);
+    const int32_t first = (int32_t)(index / c->in.channels % strips(c)) * STRIP;
     const float *from = r->in + c->in.origin + image * c->in.image + channel * c->in.plane;
     const int32_t phases = c->phases_h * c->phases_w;
     for (int32_t phase = 0; phase < phases; phase++) {
@@ -349,10 +359,10 @@ static void gather_plane(void *context, int64_t index)
         /* This phase may have a row or a column less than the first. */
         const int32_t height = (c->in.height - py + c->phases_h - 1) / c->phases_h;
         const int32_t width = (c->in.width - px + c->phases_w - 1) / c->phases_w;
-        float *line = plane - l->origin;
-        const int64_t gap = l->row - width;
-        memset(line, 0, (size_t)l->origin * sizeof *line);
-        for (int32_t y = 0; y < height; y++) {
+        const int32_t end = least(first + STRIP, height);
+        if (first == 0)
+            memset(plane - l->origin, 0, (size_t)l->origin * sizeof *plane);
+        for (int32_t y = first; y < end; y++) {
             const float *row = from + (int64_t)(y * c->phases_h + py) * c->in.row + px;
             float *to = plane + (int64_t)y * l->row;
             if (c->phases_w == 1)
@@ -362,10 +372,12 @@ static void gather_plane(void *context, int64_t index)
             else
                 for (int32_t x = 0; x < width; x++)
                     to[x] = row[(int64_t)x * c->phases_w];
-            memset(to + width, 0, (size_t)gap * sizeof *to);
+            memset(to + width, 0, (size_t)(l->row - width) * sizeof *to);
         }
-        float *rest = plane + (int64_t)height * l->row, *end = line + l->plane;
-        memset(rest, 0, (size_t)(end - rest) * sizeof *rest);
+        if (first + STRIP >= l->height) {
+            float *rest = plane + (int64_t)height * l->row;
+            memset(rest, 0, (size_t)(plane - l->origin + l->plane - rest) * sizeof *rest);
+        }
     }
 }
 
@@ -451,7 +463,7 @@ int slr_conv_run(const slr_conv *c, const float *in, float *out, float *workspac
     if (c->gather) {
         if (!workspace)
             return SLR_BAD_ARGUMENT;
-        slr_pool_each(pool, (int64_t)c->in.images * c->in.channels, gather_plane, &r);
+        slr_pool_each(pool, (int64_t)c->in.images * c->in.channels * strips(c), gather_strip, &r);
         memset(workspace + c->source.image * c->in.images, 0, SLR_SLACK * sizeof *workspace);
         r.source = workspace;
     }

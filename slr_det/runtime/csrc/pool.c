@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -11,9 +12,22 @@
 /* Rounds of waiting without sleep, some 20 to 50 microseconds. */
 enum { SPINS = 4000 };
 
+/* The part of a round that is a thread's own, alone on its cache line; who has finished his takes from the others'. */
+typedef struct {
+    _Alignas(64) atomic_llong next;
+    int64_t end;
+} share;
+
+typedef struct {
+    slr_pool *pool;
+    int number;
+} worker;
+
 struct slr_pool {
-    int threads; /* the caller included */
+    int threads; /* the caller included, who is number 0 */
     pthread_t *others;
+    worker *workers;
+    share *shares;
     pid_t process; /* threads do not survive a fork */
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -21,8 +35,6 @@ struct slr_pool {
     atomic_int asleep; /* workers at the condition */
     atomic_int busy;   /* workers that have not finished this round */
     atomic_int stop;
-    atomic_llong next;
-    int64_t count;
     void (*task)(void *context, int64_t index);
     void *context;
 };
@@ -36,19 +48,27 @@ static inline void pause_briefly(void)
 #endif
 }
 
-static void take(slr_pool *pool)
+/*
+ * Neighbouring work is a thread's own, layer after layer: rows that one core has written lie in its cache when the next
+ * layer reads them.
+ */
+static void take(slr_pool *pool, int number)
 {
-    for (;;) {
-        const int64_t i = atomic_fetch_add_explicit(&pool->next, 1, memory_order_relaxed);
-        if (i >= pool->count)
-            return;
-        pool->task(pool->context, i);
+    for (int t = 0; t < pool->threads; t++) {
+        share *s = &pool->shares[(number + t) % pool->threads];
+        for (;;) {
+            const int64_t i = atomic_fetch_add_explicit(&s->next, 1, memory_order_relaxed);
+            if (i >= s->end)
+                break;
+            pool->task(pool->context, i);
+        }
     }
 }
 
 static void *work(void *argument)
 {
-    slr_pool *pool = argument;
+    const worker *me = argument;
+    slr_pool *pool = me->pool;
     int seen = 0;
     for (;;) {
         for (int i = 0; i < SPINS && atomic_load_explicit(&pool->round, memory_order_acquire) == seen; i++)
@@ -64,7 +84,7 @@ static void *work(void *argument)
         seen = atomic_load(&pool->round);
         if (atomic_load(&pool->stop))
             return NULL;
-        take(pool);
+        take(pool, me->number);
         atomic_fetch_sub_explicit(&pool->busy, 1, memory_order_release);
     }
 }
@@ -80,6 +100,14 @@ static void start_round(slr_pool *pool)
     }
 }
 
+static void release(slr_pool *pool)
+{
+    free(pool->others);
+    free(pool->workers);
+    free(pool->shares);
+    free(pool);
+}
+
 slr_pool *slr_pool_new(int threads)
 {
     if (threads < 1)
@@ -88,17 +116,23 @@ slr_pool *slr_pool_new(int threads)
     if (!pool)
         return NULL;
     pool->others = calloc((size_t)threads, sizeof *pool->others);
-    if (!pool->others || pthread_mutex_init(&pool->lock, NULL)) {
-        free(pool->others);
-        free(pool);
+    pool->workers = calloc((size_t)threads, sizeof *pool->workers);
+    pool->shares = aligned_alloc(64, (size_t)threads * sizeof *pool->shares);
+    if (!pool->others || !pool->workers || !pool->shares || pthread_mutex_init(&pool->lock, NULL)) {
+        release(pool);
         return NULL;
     }
+    memset(pool->shares, 0, (size_t)threads * sizeof *pool->shares);
     pthread_cond_init(&pool->wake, NULL);
     pool->process = getpid();
     pool->threads = 1;
     /* Fewer than asked for where the system gives no more. */
-    while (pool->threads < threads && pthread_create(&pool->others[pool->threads - 1], NULL, work, pool) == 0)
-        pool->threads++;
+    for (int i = 1; i < threads; i++) {
+        pool->workers[i] = (worker){pool, i};
+        if (pthread_create(&pool->others[i], NULL, work, &pool->workers[i]))
+            break;
+        pool->threads = i + 1;
+    }
     return pool;
 }
 
@@ -114,13 +148,12 @@ void slr_pool_free(slr_pool *pool)
     if (pool->process == getpid()) {
         atomic_store(&pool->stop, 1);
         start_round(pool);
-        for (int i = 0; i + 1 < pool->threads; i++)
+        for (int i = 1; i < pool->threads; i++)
             pthread_join(pool->others[i], NULL);
         pthread_cond_destroy(&pool->wake);
         pthread_mutex_destroy(&pool->lock);
     }
-    free(pool->others);
-    free(pool);
+    release(pool);
 }
 
 void slr_pool_each(slr_pool *pool, int64_t count, void (*task)(void *context, int64_t index), void *context)
@@ -132,11 +165,13 @@ void slr_pool_each(slr_pool *pool, int64_t count, void (*task)(void *context, in
     }
     pool->task = task;
     pool->context = context;
-    pool->count = count;
-    atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
+    for (int t = 0; t < pool->threads; t++) {
+        atomic_store_explicit(&pool->shares[t].next, count * t / pool->threads, memory_order_relaxed);
+        pool->shares[t].end = count * (t + 1) / pool->threads;
+    }
     atomic_store(&pool->busy, pool->threads - 1);
     start_round(pool);
-    take(pool);
+    take(pool, 0);
     /* A worker that lost its core to another process gets ours. */
     for (int i = 0; atomic_load_explicit(&pool->busy, memory_order_acquire); i++) {
         if (i < SPINS)
