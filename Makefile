@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 PYTHON ?=
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.11 python3 python3.12 python3.13 python)
 
-.PHONY: help install demo demo-classify demo-pointpillars demo-lane test test-slow lint format bench clean
+.PHONY: help install demo demo-classify demo-pointpillars demo-lane test test-slow lint format bench docs clean
 
 help: ## show this list
 	@echo "slr-det: make detectors and classifiers small by pruning with Surrogate Lagrangian Relaxation"
@@ -72,6 +72,11 @@ format: $(STAMP) ## rewrite the files as ruff wants them
 bench: $(STAMP) ## measure the engine's speed and memory
 	$(PY) -m slr_det.bench engine
 
+docs: $(STAMP) ## build the site of the documents into site/, strictly: a broken link fails
+	@$(PY) -m uv pip install --quiet --python $(PY) -e '.[docs]' -c constraints.txt
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	@echo "site/ is built; look at it with: $(PY) -m http.server -d site"
+
 clean: ## remove the environment and the caches; runs/ stays
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find slr_det adapters tests -name __pycache__ -type d -prune -exec rm -rf {} +
