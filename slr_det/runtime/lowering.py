@@ -35,6 +35,8 @@ _aten = torch.ops.aten
 # Copies and aliases: in a graph in which nothing is changed, they are the value itself.
 _SAME = {_aten.alias.default, _aten.detach.default, _aten.clone.default, _aten.lift_fresh.default}
 
+_STRIDED = {_aten.as_strided.default, _aten.as_strided_.default}
+
 
 def lower(module: fx.GraphModule, names: list[str], tensors: list[Tensor]) -> Graph:
     """Read a traced module whose first inputs are the model's parameters and buffers.
@@ -81,19 +83,14 @@ class _Lowering:
 
     def _call(self, node: fx.Node) -> None:
         target: Any = node.target
-        if target is _aten.as_strided.default:
-            raise RuntimeRefusedError(
-                "the model reads memory by strides of its own (as_strided); it runs in torch"
-            )
-        if target is _aten.copy_.default:
-            raise RuntimeRefusedError(
-                "the model changes its inputs or its own state when it runs; it runs in torch"
-            )
         parents = node.all_input_nodes
+        same = bool(parents) and (target in _SAME or _is_restride(node))
+        if not same:
+            _refuse_memory(target)
         if all(parent.name in self.constants for parent in parents) and _is_deterministic(target):
             self._fold(node)
             return
-        if target in _SAME and parents and parents[0].name not in self.constants:
+        if same:
             self.alias[node.name] = self.name(parents[0])
             self.values[node.name] = self.values[self.name(parents[0])]
             return
@@ -157,6 +154,34 @@ class _Lowering:
     def layer(self, item: Any) -> str:
         """Name of the parameter that a constant is or was made from."""
         return self.layer_of.get(item.name, item.name) if isinstance(item, fx.Node) else ""
+
+
+def _refuse_memory(target: Any) -> None:
+    """Refuse operations that write into what they get, or that read it as memory: layouts here are others."""
+    schema = getattr(target, "_schema", None)
+    if target is operator.getitem:
+        return
+    if schema is None or target in _STRIDED:
+        raise RuntimeRefusedError(
+            f"the model uses {target}, which the sparse runtime cannot follow; it runs in torch"
+        )
+    if schema.is_mutable:
+        raise RuntimeRefusedError(
+            f"the model changes its inputs or its own state ({target}); it runs in torch"
+        )
+
+
+def _is_restride(node: fx.Node) -> bool:
+    """Whether an operation only names other strides for dimensions of size 1, which have none."""
+    if node.target not in _STRIDED or not isinstance(node.args[0], fx.Node) or len(node.args) != 3:
+        return False
+    before: Any = node.args[0].meta.get("val")
+    size, strides = _arguments(node)[1:]
+    if not isinstance(before, Tensor) or tuple(before.shape) != tuple(size):
+        return False
+    return all(
+        length == 1 or old == new for length, old, new in zip(size, before.stride(), strides, strict=True)
+    )
 
 
 def _is_deterministic(target: Any) -> bool:

@@ -163,7 +163,14 @@ def _share(graph: Graph, result: Storages) -> None:
 
 
 def _take_in(graph: Graph, result: Storages, node: Concat, makers: dict[str, Node]) -> None:
-    """Let the parts of a concatenation be written where it is."""
+    """Let the parts of a concatenation be written where it is, or find it within a longer one that has them all."""
+    wholes = {result.part_of.get(name) for name in node.inputs}
+    begins = [result.offset.get(name, 0) for name in node.inputs]
+    ends = [begin + graph.values[name].shape[1] for begin, name in zip(begins, node.inputs, strict=True)]
+    whole = wholes.pop() if len(wholes) == 1 else None
+    if whole is not None and isinstance(makers.get(whole), Concat) and ends[:-1] == begins[1:]:
+        result.part_of[node.out], result.offset[node.out] = whole, begins[0]
+        return
     channel = 0
     for place_, name in enumerate(node.inputs):
         maker = makers.get(name)
