@@ -23,9 +23,9 @@ from slr_det.ranks.board import Board
 
 PERIOD = 1.0  # seconds between two signs of life
 #: Signs of life that may be missed before a rank counts as lost: a count, so that a suspended job loses nobody.
-SILENCE = 30
+SILENCE = 25
 #: Seconds from the first signal to the end of the process, whatever it waits for; torchrun itself grants 30.
-GRACE = 15.0
+GRACE = 12.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 

@@ -92,7 +92,7 @@ def failing(error: str) -> str:
 def test_an_error_of_one_process_keeps_its_class_and_ends_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("slr_det_adapters.mmengine.launching._PATIENCE", 0.5)
+    monkeypatch.setattr("slr_det_adapters.supervising._PATIENCE", 0.5)
     error = {"kind": "NumericsError", "text": "parameter 'a' holds a NaN", "problems": None}
     with pytest.raises(NumericsError, match="^parameter 'a' holds a NaN$"):
         launch(job(tmp_path), 2, False, "training", worker(failing(repr(error))))
@@ -101,7 +101,7 @@ def test_an_error_of_one_process_keeps_its_class_and_ends_the_others(
 
 
 def test_several_problems_stay_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slr_det_adapters.mmengine.launching._PATIENCE", 0.2)
+    monkeypatch.setattr("slr_det_adapters.supervising._PATIENCE", 0.2)
     error = {"kind": "ConfigError", "text": "a; b", "problems": ["a", "b"]}
     with pytest.raises(ConfigError) as caught:
         launch(job(tmp_path), 2, False, "training", worker(failing(repr(error))))
@@ -111,7 +111,7 @@ def test_several_problems_stay_several(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_process_that_the_system_killed_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("slr_det_adapters.mmengine.launching._PATIENCE", 0.2)
+    monkeypatch.setattr("slr_det_adapters.supervising._PATIENCE", 0.2)
     script = "if rank == '0':\n    os.kill(os.getpid(), 9)\n" + WAIT_FOR_EVER
     with pytest.raises(SlrDetError, match="ended by signal 9 .*lower batch"):
         launch(job(tmp_path), 2, False, "training", worker(script))

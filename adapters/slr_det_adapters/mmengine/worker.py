@@ -6,10 +6,7 @@ import contextlib
 import importlib
 import json
 import os
-import signal
 import sys
-import threading
-import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,13 +16,12 @@ import torch.distributed as dist
 
 from slr_det.adapter import TrainJob
 from slr_det.errors import SlrDetError
-from slr_det_adapters.mmengine.launching import report_error
+from slr_det_adapters.supervising import follow_parent, report_error
 
 
 def main(folder: str) -> int:
     """Run the job; what goes wrong is left in the folder, where the process that waits finds it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the one that waits decides
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    follow_parent()
     content = json.loads((Path(folder) / "job.json").read_text(encoding="utf-8"))
     job = TrainJob.from_dict(content["job"])
     try:
@@ -53,13 +49,6 @@ def _process_group(device: str) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
-
-
-def _end_with(parent: int) -> None:
-    """End this process once its parent is gone: one that trained on alone would write into a resumed run."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from slr_det.files import atomic_open
 from slr_det.masks import MaskKeeper
 from slr_det_adapters.ultralytics.criterion import PenalisedCriterion
 from slr_det_adapters.ultralytics.offline import load_ultralytics
+from slr_det_adapters.ultralytics.processes import begin_process, in_process, in_processes
 from slr_det_adapters.ultralytics.shrinking import is_undescribed
 
 JOB_VARIABLE = "SLR_DET_TRAIN_JOB"
@@ -52,7 +53,7 @@ _FIXED_BATCHES = 4
 class _SLRTrainer(BaseTrainer):
     """What the engine needs of a detection trainer. Reads its job from the file that JOB_VARIABLE names.
 
-    The environment reaches the processes that the trainer's own multi-GPU launcher starts; arguments of ours
+    The environment reaches the processes that train on several GPUs; arguments of ours
     would not pass the trainer's argument check.
     """
 
@@ -65,7 +66,8 @@ class _SLRTrainer(BaseTrainer):
     accumulate: int
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        load_ultralytics()  # a process of the multi-GPU launcher comes here without passing the adapter
+        load_ultralytics()  # a process of several comes here without passing the adapter
+        begin_process()
         self.job = TrainJob.from_dict(json.loads(Path(os.environ[JOB_VARIABLE]).read_text(encoding="utf-8")))
         self._bar: tqdm[Any] | None = None
         self._in_epoch = False
@@ -74,6 +76,13 @@ class _SLRTrainer(BaseTrainer):
         self._nominal_accumulate = 1
         self._fixed_batches: list[dict[str, Any]] | None = None
         super().__init__(*args, **kwargs)
+
+    def train(self) -> None:
+        """Train; on several GPUs in a process each, which end together whatever ends one of them."""
+        if self.ddp:
+            in_processes(self)
+        else:
+            in_process(super().train)
 
     # -- start and resume ---------------------------------------------------------------------------------
 
