@@ -9,7 +9,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slr_det.bench import deploy, iteration, memory, pointcloud, projection, shrinking, storage, training
+from slr_det.bench import (
+    deploy,
+    iteration,
+    memory,
+    pointcloud,
+    projection,
+    runtime,
+    shrinking,
+    storage,
+    training,
+)
 from slr_det.bench.rows import Row, Settings, document, table
 from slr_det.bench.study import command as study
 from slr_det.cli import run
@@ -145,6 +155,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(methods.run, on_interrupt=methods.interrupted)
     if options.subject == "deploy":
         return run(lambda: deploy.measure(options), on_interrupt=lambda: "stopped; nothing was written")
+    if options.subject == "runtime":
+        return run(lambda: runtime.run(options), on_interrupt=lambda: "stopped; nothing was written")
     measures = SUBJECTS[options.subject].measures
     return run(lambda: _measure(options, measures), on_interrupt=lambda: "stopped; nothing was written")
 
@@ -155,7 +167,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         prog="python -m slr_det.bench", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=form
     )
     subjects = parser.add_subparsers(
-        dest="subject", metavar="engine|pointcloud|storage|shrink|deploy|methods", required=True
+        dest="subject", metavar="engine|pointcloud|storage|shrink|runtime|deploy|methods", required=True
     )
     for name, subject in SUBJECTS.items():
         one = subjects.add_parser(
@@ -176,6 +188,14 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
                 metavar="N",
                 help="CPU threads, but for the projections' one (2)",
             )
+    sparse = subjects.add_parser(
+        "runtime",
+        help="the sparse runtime against dense engines",
+        description=runtime.DESCRIPTION,
+        epilog=runtime.EXAMPLES,
+        formatter_class=form,
+    )
+    runtime.add_arguments(sparse)
     deployed = subjects.add_parser(
         "deploy",
         help="score, bytes and latency of checkpoints where they run",
