@@ -133,6 +133,7 @@ _PRUNE = """\
 YOLO_SETTINGS = f"""settings (key=value, or a YAML file with the same keys):
   model=FILE.pt|FILE.yaml    a trained checkpoint, or an architecture together with dense_epochs=N
   data=...                   a data YAML, a COCO JSON, a folder in COCO or YOLO layout, or 'shapes' (generated)
+  backend=ultralytics        ultralytics: the package; yolov3: your checkout of ultralytics/yolov3 (anchor-based)
 {_RUN.format(recipe="paper")}\
   dense_epochs=              dense training first, where the model is an architecture
 {_PRUNE.format(rate="3.33x")}\

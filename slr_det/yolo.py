@@ -26,6 +26,9 @@ EPILOG = f"""examples:
   {MODULE} --resume runs/NAME
   {MODULE} eval model=runs/NAME/pruned.pt data=coco.yaml --min map50=0.35
       exit code 1 below the threshold: all that a CI job needs
+  {MODULE} --backend yolov3 upstream=yolov3 \\
+      model=yolov3-tiny.pt data=coco.yaml --compression 3.33x
+      in your own checkout of ultralytics/yolov3, the anchor-based YOLOv3, by its own trainer
   {MODULE} shrink runs/NAME/pruned.pt -o small.pt --data coco.yaml
       without the filters that prune.projection=filter left dead: smaller and faster, the same outputs
 
@@ -69,6 +72,7 @@ TASK = Task(
         ExtraVerb("score", "score any COCO result file with pycocotools", _score_arguments, _score),
         shrink_verb("ultralytics", "AP50"),
     ),
+    backends={"ultralytics": "ultralytics", "yolov3": "yolov3"},
 )
 VERBS = TASK.verbs
 

@@ -64,6 +64,20 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
         yield load()
 
 
+@pytest.fixture(scope="session")
+def yolov3() -> Path:
+    """The checkout of ultralytics/yolov3 to run: $SLR_DET_YOLOV3, or third_party/yolov3."""
+    place = "third_party/yolov3"
+    named = os.environ.get("SLR_DET_YOLOV3")
+    folder = Path(named) if named else Path(__file__).resolve().parents[1] / place
+    if not (folder / "models" / "yolo.py").is_file():
+        pytest.skip(
+            f"no checkout of ultralytics/yolov3 is at {folder}; set SLR_DET_YOLOV3 to one, or run: "
+            f"git submodule update --init {place}"
+        )
+    return folder.resolve()
+
+
 @pytest.fixture(autouse=True)
 def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
     """Small tensors are slower on several threads, and much slower where those have to wait for a busy machine."""

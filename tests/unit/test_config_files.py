@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from slr_det import classify
 from slr_det.adapter import Adapter, ModelInfo, load_adapter
@@ -79,7 +80,8 @@ def test_the_launch_command_loads_the_file(
     """The folder in configs/ is the task: its command line, its adapter."""
     folder = path.relative_to(ROOT / "configs").parts[0]
     task: Task = importlib.import_module(f"slr_det.{folder}").TASK
-    adapter = adapter_named(task.adapter)
+    backend = str(yaml.safe_load(path.read_text(encoding="utf-8")).get("backend", ""))
+    adapter = adapter_named(task.adapter_of(backend))
     words = launch_command(path)
     assert words[:4] == [*task.module.split(), "--config"]
     assert words[4] == str(path.relative_to(ROOT))
@@ -119,6 +121,7 @@ def test_the_rows_of_the_paper_are_the_papers(name: str, row: tuple[float, ...])
     assert (config.prune.target_compression, config.epochs, *paper) == row
     assert (config.slr.rho, config.slr.M, config.slr.r, config.slr.s0) == (0.1, 300.0, 0.1, 0.01)
     assert config.train["imgsz"] == 640 and config.retrain_epochs == 0
+    assert config.backend == "yolov3"  # whose checkpoints the paper pruned
     assert config.paper["metric"] == "AP50 x100"
     title = name.partition("_")[0].replace("yolov3", "YOLOv3").replace("spp", "SPP")
     assert f"Table 5, {title}, {row[0]:g}x, {row[1]} epochs" in config.paper["source"]
