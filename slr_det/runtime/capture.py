@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
@@ -67,8 +68,6 @@ def capture(model: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
 
 
 def _capture(model: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
-    from torch.fx.experimental.proxy_tensor import make_fx  # takes half a second to import
-
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         traced = copy.deepcopy(model).eval()

@@ -163,11 +163,11 @@ def _share_memory(
     born, dies = _lifetimes(graph, storages)
     slot_of: dict[int, int] = {}
     slots: list[int] = []
-    free: dict[tuple[int, ...], list[int]] = {}
+    free: dict[tuple[int | str, ...], list[int]] = {}
     ending: dict[int, list[str]] = {}
     for name, step in dies.items():
         ending.setdefault(step, []).append(name)
-    kinds: dict[str, tuple[int, ...]] = {}
+    kinds: dict[str, tuple[int | str, ...]] = {}
     for step in range(len(graph.nodes)):
         for name in (n for n in born.get(step, ()) if n not in storages.loose and n not in storages.fresh):
             kind, size = _kind(graph, layouts, storages, name)
@@ -190,7 +190,7 @@ def _share_memory(
 
 def _kind(
     graph: Graph, layouts: dict[str, Layout], storages: Storages, name: str
-) -> tuple[tuple[int, ...], int]:
+) -> tuple[tuple[int | str, ...], int]:
     shape = graph.values[name].shape
     layout = layouts.get(name)
     if layout is None or name in storages.plain:
@@ -198,7 +198,16 @@ def _kind(
         for length in shape:
             size *= length
         return (), size + SLACK
-    kind = (layout.height, layout.width, layout.plane, layout.row, layout.above, layout.left)
+    kind: tuple[int | str, ...] = (
+        layout.height,
+        layout.width,
+        layout.plane,
+        layout.row,
+        layout.above,
+        layout.left,
+    )
+    if name in storages.copied_pads:
+        kind = (name,)  # its own: others would write where its zeros are
     return kind, layout.images * layout.image + layout.left + SLACK
 
 

@@ -112,7 +112,8 @@ def place(graph: Graph, dense: Mapping[str, bool]) -> Storages:
     for name in own:
         inside = parts.get(name, {name})
         read_by = [node for part in inside for node in readers.get(part, []) if node.out not in inside]
-        if result.margins.get(name, (0, 0)) == (0, 0):
+        # The zeros of a copied padding are those that its memory began with.
+        if result.margins.get(name, (0, 0)) == (0, 0) and name not in result.copied_pads:
             if name in outputs and all(isinstance(node, Opaque) for node in read_by):
                 result.fresh.add(name)
             if name in outputs or any(by_torch(node) for node in read_by):
