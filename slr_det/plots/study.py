@@ -81,11 +81,11 @@ def rates_figure(document: Document) -> Figure | None:
             shift = 1.02 ** (index - (len(entries) - 1) / 2)  # so that error bars do not hide each other
             _with_bars(axes, [(rate * shift, s) for rate, s in found], style[entry["label"]], entry["label"])
         _dense(axes, document)
-        _value_axis(axes, rates, "compression rate", "{:g}x")
+        value_axis(axes, rates, "compression rate", "{:g}x")
         axes.set_title(title)
         axes.grid(axis="y")
     panels[0].set_ylabel(f"{metric_label(document['metric'])}, points")
-    _legend(figure)
+    shared_legend(figure)
     return figure
 
 
@@ -127,7 +127,7 @@ def epochs_figure(document: Document) -> Figure | None:
     for row in grid:
         row[0].set_ylabel(f"{metric_label(metric)} if pruned now, points")
     aim = "" if target is None else f"; dotted level: the target, {100 * target:g}"
-    _legend(figure, f"large mark: hard-pruned for good; dotted lines: masked retraining{aim}")
+    shared_legend(figure, f"large mark: hard-pruned for good; dotted lines: masked retraining{aim}")
     return figure
 
 
@@ -155,13 +155,13 @@ def sweep_figure(document: Document) -> Figure | None:
                     if summary["mean"] is not None:
                         at = ([value], [100 * summary["mean"]])
                         axes.plot(*at, "o", markersize=11, mfc="none", mec=INK, mew=0.9, zorder=5)
-            _value_axis(axes, [value for value, _ in points], name if row == len(rates) - 1 else "", "{:g}")
+            value_axis(axes, [value for value, _ in points], name if row == len(rates) - 1 else "", "{:g}")
             axes.grid(axis="y")
             if column == 0:
                 axes.set_ylabel(f"{metric_label(document['metric'])}, points")
                 axes.set_title(f"{rate:g}x")
     ringed = f"ringed: {document['sweep_of']}" if document.get("sweep_of") else ""
-    _legend(figure, ringed)
+    shared_legend(figure, ringed)
     return figure
 
 
@@ -219,7 +219,7 @@ def _dense(axes: Axes, document: Document) -> None:
         axes.axhline(100 * dense, color=MUTED, linestyle=(0, (5, 3)), linewidth=1.2, zorder=1, label="dense")
 
 
-def _value_axis(axes: Axes, values: Sequence[float], label: str, form: str) -> None:
+def value_axis(axes: Axes, values: Sequence[float], label: str, form: str) -> None:
     """Ticks at the values that were tried; on a logarithmic axis where they are more than a factor 2 apart."""
     tried = sorted(set(values))
     if tried and tried[0] > 0 and tried[-1] > 2 * tried[0]:
@@ -281,7 +281,7 @@ def _course(
             )
 
 
-def _legend(figure: Figure, note: str = "") -> None:
+def shared_legend(figure: Figure, note: str = "") -> None:
     """One legend for all panels, of which some may lack an entry that others have."""
     found: dict[str, Any] = {}
     for axes in figure.axes:

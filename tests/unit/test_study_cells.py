@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from slr_det.bench import __main__ as bench
-from slr_det.bench.study import command, run
+from slr_det.bench.study import child, command, run
 from slr_det.bench.study.cells import (
     Cell,
     Mark,
@@ -30,9 +30,10 @@ from slr_det.bench.study.cells import (
     state,
     wanted,
 )
+from slr_det.bench.study.child import error_in
 from slr_det.bench.study.findings import Findings
 from slr_det.bench.study.model import Entry, Study
-from slr_det.bench.study.run import How, error_in, run_cells, unfinished
+from slr_det.bench.study.run import How, run_cells, unfinished
 from slr_det.bench.study.worker import alone
 from slr_det.classify import TASK
 from slr_det.errors import CheckpointError, ConfigError
@@ -258,7 +259,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def start(words: list[str], **options: Any) -> Any:
         return real([sys.executable, str(script), *words[-2:]], **options)
 
-    monkeypatch.setattr(run.subprocess, "Popen", start)
+    monkeypatch.setattr(child.subprocess, "Popen", start)
     monkeypatch.setattr(run, "_POLL", 0.01)
 
 

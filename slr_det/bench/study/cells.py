@@ -18,7 +18,6 @@ from slr_det.files import atomic_write
 from slr_det.runstate import CONFIG_FILE, STATE_FILE, RunState, fingerprint_of
 
 MARK = "cell.json"
-LOG = "log.txt"
 VERSION = 1
 #: Phases of the dense model's run that a cell takes over.
 _TAKEN = ("dense/train", "dense")

@@ -144,14 +144,14 @@ def _base(
         )
     except ConfigError as error:
         origins = {key: entry.origin for key, entry in found.items()}
-        problems += [_located(problem, origins, f"{file}: base") for problem in error.problems]
+        problems += [located(problem, origins, f"{file}: base") for problem in error.problems]
     if problems:
         raise ConfigError(problems)
     return settings
 
 
-def _located(problem: str, origins: Mapping[str, str], fallback: str) -> str:
-    """A problem of the joined settings, with the place that its key came from."""
+def located(problem: str, origins: Mapping[str, str], fallback: str) -> str:
+    """A problem of joined settings, with the place that its key came from; ``fallback`` where none is known."""
     rest = problem.removeprefix("configuration: ")
     if rest == problem:
         return problem
@@ -229,7 +229,7 @@ def _build(
             config = study.config(own, study.rates[0], study.seeds[0])
         except ConfigError as error:
             where = f"{study.path}: entries.{label}"
-            problems += [_located(problem, {}, where) for problem in error.problems]
+            problems += [located(problem, {}, where) for problem in error.problems]
             continue
         if label in swept:
             key, value = swept[label]

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from tqdm import tqdm
 
-from slr_det.bench.study.cells import LOG, Cell, fail, finish, prepare, read_mark
-from slr_det.bench.study.worker import end_group
-from slr_det.cli import BELOW_MINIMUM, OK
+from slr_det.bench.study.cells import Cell, fail, finish, prepare, read_mark
+from slr_det.bench.study.child import Child, begin, outcome, stop
 from slr_det.report.table import duration
 
 _POLL = 0.2
-_GRACE = 20.0  # seconds in which a stopped cell may finish writing
 
 
 @dataclass(frozen=True)
@@ -49,12 +42,9 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class _Child:
+class _Running:
     cell: Cell
-    process: subprocess.Popen[bytes]
-    log: BinaryIO
-    written: int  # size of the log before this attempt
-    began: float
+    child: Child
 
 
 def unfinished(cells: Sequence[Cell]) -> list[Cell]:
@@ -87,7 +77,7 @@ def run_cells(
         What failed. Every child has ended when this returns or raises.
     """
     waiting = list(cells)
-    running: list[_Child] = []
+    running: list[_Running] = []
     failures: list[Failure] = []
     shown = sys.stderr.isatty()
     # Without smoothing: the time left follows from all cells so far, since their order is not random.
@@ -114,19 +104,19 @@ def run_cells(
                     waiting.remove(cell)
                 time.sleep(_POLL)
                 bar.refresh()
-                for child in [child for child in running if child.process.poll() is not None]:
-                    running.remove(child)
-                    error = _outcome(child)
+                for run in [run for run in running if run.child.process.poll() is not None]:
+                    running.remove(run)
+                    error = outcome(run.child)
                     if error:
-                        failures.append(Failure(child.cell, error))
-                        fail(child.cell, error)
-                        ended(child.cell, f"failed ({error})")
+                        failures.append(Failure(run.cell, error))
+                        fail(run.cell, error)
+                        ended(run.cell, f"failed ({error})")
                     else:
-                        finish(child.cell)
-                        spent = duration(time.monotonic() - child.began)
-                        ended(child.cell, f"{after(child.cell)}, {spent}")
+                        finish(run.cell)
+                        spent = duration(time.monotonic() - run.child.began)
+                        ended(run.cell, f"{after(run.cell)}, {spent}")
         finally:
-            _stop(running)
+            stop([run.child for run in running])
     return failures
 
 
@@ -144,57 +134,6 @@ def _next(waiting: Sequence[Cell]) -> Cell | None:
     return next((cell for cell in waiting if cell.start is None or _finished(cell.start)), None)
 
 
-def _begin(cell: Cell, how: How) -> _Child:
+def _begin(cell: Cell, how: How) -> _Running:
     prepare(cell, how.data)
-    threads = str(how.threads)
-    environment = {
-        **os.environ,
-        **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads),
-        "TQDM_MININTERVAL": "30",  # nobody watches these bars, and each redraw is a line of the log
-    }
-    log = (cell.folder / LOG).open("ab")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "slr_det.bench.study.worker", cell.config.task, cell.verb, str(cell.folder)],
-        stdin=subprocess.PIPE,  # never written to: it closes with this process, and the child then ends
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        start_new_session=True,  # so that Ctrl-C reaches the study alone, which then ends all that a cell started
-    )
-    return _Child(cell, process, log, log.tell(), time.monotonic())
-
-
-def _outcome(child: _Child) -> str:
-    """Empty for a cell that came to its end, else the line it failed with."""
-    _close(child)
-    code = child.process.returncode
-    if code in (OK, BELOW_MINIMUM):
-        return ""
-    return error_in(child.cell.folder / LOG, child.written) or f"ended with code {code}; see its {LOG}"
-
-
-def error_in(log: Path, offset: int) -> str:
-    """The last error line after ``offset`` bytes of a log, or failing that its last line."""
-    text = log.read_bytes()[offset:].decode("utf-8", errors="replace")
-    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
-    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return (said or lines or [""])[-1]
-
-
-def _stop(running: Sequence[_Child]) -> None:
-    for child in running:
-        end_group(child.process.pid, signal.SIGTERM)
-    deadline = time.monotonic() + _GRACE
-    for child in running:
-        try:
-            child.process.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            end_group(child.process.pid, signal.SIGKILL)
-            child.process.wait()
-        _close(child)
-
-
-def _close(child: _Child) -> None:
-    child.log.close()
-    if child.process.stdin is not None:
-        child.process.stdin.close()
+    return _Running(cell, begin(cell.config.task, cell.verb, cell.folder, how.threads))
