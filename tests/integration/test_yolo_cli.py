@@ -60,6 +60,9 @@ def test_the_report_follows_its_schema_and_its_files(run: Path) -> None:
             assert (run / phase["checkpoint"]).is_file()
     for picture in report["plots"].values():
         assert (run / picture).stat().st_size > 5_000
+    assert set(report["pictures"]) == {"boxes_1", "boxes_2"}
+    for drawn in report["pictures"].values():
+        assert (run / drawn["file"]).stat().st_size > 5_000
     assert (run / "pruned.pt").read_bytes() == (run / "slr" / "pruned.pt").read_bytes()
 
 

@@ -213,8 +213,11 @@ class UltralyticsAdapter:
         return sums_of(model)
 
     def illustrate(self, models: Mapping[str, str], job: EvalJob, folder: Path) -> list[Picture]:
-        """No pictures."""
-        return []
+        """Draw true and predicted boxes of a few validation images."""
+        from slr_det_adapters.ultralytics.pictures import illustrate
+
+        with quiet(job.verbose):
+            return illustrate(models, job, folder)
 
     def _progress(self, last: Path) -> tuple[int, int | None, list[dict[str, Any]]]:
         """Epochs done, epochs planned and the engine's history, from a training checkpoint; (0, None, []) without."""
