@@ -7,6 +7,8 @@ import re
 import signal
 from pathlib import Path
 
+import lane_runs
+import pointpillars_runs
 import psutil
 import pytest
 
@@ -177,6 +179,24 @@ def test_a_rank_that_meets_an_error_alone_ends_all_with_it(tmp_path: Path) -> No
     assert found.code != 0 and found.seconds < 120
     assert 1 <= len(found.errors) <= 2
     assert any("learning rate" in line for line in found.errors)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("task", ["lane", "pointpillars"])
+def test_detectors_of_lanes_and_boxes_run_the_same_way(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLR_DET_CACHE", str(tmp_path / "cache"))
+    runs = lane_runs if task == "lane" else pointpillars_runs
+    data = lane_runs.make_road(tmp_path) if task == "lane" else pointpillars_runs.make_world(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(runs.NETWORK)
+    settings = [*runs.words({**runs.PLAIN, "batch": 4}), "device=cpu", f"data={data}", "model=tiny.yaml"]
+    settings += ["dense_epochs=1", "epochs=1", "retrain_epochs=1", "prune.keep=0.5", "recipe=paper"]
+    found = ended(torchrun(2, task, *settings, "project=runs", "name=run", cwd=tmp_path))
+    assert found.code == 0 and found.errors == [], found.said[-2000:]
+    run = tmp_path / "runs" / "run"
+    assert (run / "report.md").is_file() and len(digests(run, 2)) == 2
 
 
 def test_the_rank_of_a_process_is_found_by_its_environment() -> None:

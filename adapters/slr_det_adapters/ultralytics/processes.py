@@ -6,6 +6,7 @@ killed itself.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -24,10 +25,12 @@ from slr_det_adapters.supervising import follow_parent, report_error, run_proces
 _REPORTS = "SLR_DET_REPORTS"
 
 
-def begin_process() -> None:
-    """Bind this process to the one that started it, where it is one of several."""
+def begin_process(verbose: bool) -> None:
+    """Bind this process to the one that started it, where it is one of several; as quiet as that one is."""
     if LOCAL_RANK != -1 and _REPORTS in os.environ:
         follow_parent()
+        if not verbose:
+            logging.getLogger("ultralytics").setLevel(logging.WARNING)
 
 
 def in_process(train: Callable[[], None]) -> None:

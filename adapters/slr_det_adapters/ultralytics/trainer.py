@@ -67,8 +67,8 @@ class _SLRTrainer(BaseTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         load_ultralytics()  # a process of several comes here without passing the adapter
-        begin_process()
         self.job = TrainJob.from_dict(json.loads(Path(os.environ[JOB_VARIABLE]).read_text(encoding="utf-8")))
+        begin_process(self.job.verbose)
         self._bar: tqdm[Any] | None = None
         self._in_epoch = False
         self._batch_index = -1
