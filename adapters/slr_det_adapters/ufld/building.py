@@ -16,9 +16,10 @@ from torch import nn
 from slr_det.data.loading import FrameLoader
 from slr_det.models.parsingnet import ParsingNetConfig
 from slr_det_adapters import checkouts
+from slr_det_adapters.hidden import Checkout
 from slr_det_adapters.ufld import tusimple
 from slr_det_adapters.ufld.configs import DATASET
-from slr_det_adapters.ufld.inject import Checkout, use_checkout
+from slr_det_adapters.ufld.inject import use_checkout
 
 _DATASETS, _LOADERS = "data.dataset", "data.dataloader"
 # What torch, torchvision and numpy remark on upstream's code, which is news for its authors.

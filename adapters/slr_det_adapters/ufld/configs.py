@@ -9,8 +9,8 @@ from typing import Any
 
 from slr_det.errors import ConfigError, SlrDetError, nearest
 from slr_det.models.parsingnet import DEPTHS, PRESETS, ParsingNetConfig
+from slr_det_adapters.hidden import Checkout
 from slr_det_adapters.ufld.arguments import SETTINGS, Arguments
-from slr_det_adapters.ufld.inject import Checkout
 
 DEFAULT = "configs/tusimple.py"
 DATASET = "Tusimple"

@@ -17,11 +17,11 @@ from slr_det.data.tusimple.labels import read_rows
 from slr_det.masks import recalibrate_batchnorm
 from slr_det.metrics import tusimple as ours
 from slr_det.models.parsingnet import load
+from slr_det_adapters.hidden import Checkout
 from slr_det_adapters.randomness import RECALIBRATION, reseed, seed_of
 from slr_det_adapters.ufld import building, checkpoints, configs
 from slr_det_adapters.ufld.arguments import Arguments
 from slr_det_adapters.ufld.checkpoints import Checkpoint
-from slr_det_adapters.ufld.inject import Checkout
 from slr_det_adapters.ufld.tusimple import TEST_LABELS
 
 _MODULE = "evaluation.eval_wrapper"

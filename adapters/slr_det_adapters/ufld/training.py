@@ -25,11 +25,11 @@ from slr_det.errors import CheckpointError, NumericsError
 from slr_det.masks import MaskKeeper
 from slr_det.models.parsingnet import load
 from slr_det.models.weights import read_state_dict
+from slr_det_adapters.hidden import Checkout, installed
 from slr_det_adapters.randomness import HELD_BATCHES, WEIGHTS, reseed, seed_of, untouched_generators
 from slr_det_adapters.ufld import building, checkpoints, configs
 from slr_det_adapters.ufld.arguments import Arguments
 from slr_det_adapters.ufld.checkpoints import Checkpoint
-from slr_det_adapters.ufld.inject import Checkout, installed
 from slr_det_adapters.ufld.losses import Losses
 
 #: Weights that torchvision publishes for its ResNets, and upstream starts from.
