@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from slr_det import __version__
+from slr_det.engines.verb import add_bench_options
 from slr_det.export.verb import add_export_options
 from slr_det.gate import add_gate_options, give_back_setting
 from slr_det.task import Task
@@ -54,10 +55,16 @@ def _shared_verbs(task: Task, verbs: Any) -> None:
         "export",
         "write a checkpoint as ONNX or OpenVINO, float32 or INT8, checked against torch",
     )
+    bench = _verb(
+        task,
+        verbs,
+        "bench",
+        "latency and memory of a checkpoint on this CPU, in the sparse runtime and in others",
+    )
     report.add_argument("run", help="folder of a run, such as runs/NAME, or its report.json")
     report.add_argument("--json", action="store_true", help="print report.json instead of the table")
 
-    for verb in (compress, train, analyze, retrain, evaluate, export):
+    for verb in (compress, train, analyze, retrain, evaluate, export, bench):
         verb.add_argument(
             "--config", metavar="FILE.yaml", help="settings file; key=value on the command line wins"
         )
@@ -87,6 +94,7 @@ def _shared_verbs(task: Task, verbs: Any) -> None:
         "--retrain-epochs", type=int, help="epochs of masked retraining after pruning (0: none)"
     )
     add_export_options(export)
+    add_bench_options(bench)
     analyze.add_argument("--json", action="store_true", help="print the table as JSON")
     analyze.add_argument(
         "--sensitivity",

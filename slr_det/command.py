@@ -18,6 +18,8 @@ from slr_det.arguments import parse
 from slr_det.cli import BELOW_MINIMUM, OK, complain, run, with_default_verb
 from slr_det.config import RunConfig, load_config
 from slr_det.config.sources import read_content
+from slr_det.engines.verb import bench_network, bench_settings, bench_words
+from slr_det.engines.verb import lines_of as bench_lines
 from slr_det.errors import CheckpointError, ConfigError
 from slr_det.export import check_settings, export_network
 from slr_det.export.verb import lines_of, settings_of, target_of
@@ -87,6 +89,7 @@ class Command:
             "eval": self._eval,
             "report": self._report,
             "export": self._export,
+            "bench": self._bench,
         }
         if self.options.verb in shared:
             return shared[self.options.verb]()
@@ -183,6 +186,23 @@ class Command:
             return OK
         print("\n".join(lines_of(found, self.task.scores)))
         print(f"{self.options.format:9s} {found.file}")
+        return OK
+
+    def _bench(self) -> int:
+        settings = bench_settings(self.options)
+        if self.options.config is None:
+            self.options.settings = bench_words(self.options.settings, self.task.preset["data"])
+        config = self._config()
+        data = self._data(config)
+        with self._start_of(config, data) as model:
+            job = EvalJob(model, str(data), config.train, "cpu", self.options.verbose)
+            found = bench_network(
+                self.adapter.exportable(job), settings, Path(config.model).name, say=self._say
+            )
+        if self.options.json:
+            print(json.dumps(found.to_dict(), indent=1))
+        else:
+            print(bench_lines(found, settings.folder))
         return OK
 
     # -- parts --------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 from slr_det.errors import ConfigError, nearest
 
 #: Verbs that every command line has, in the order in which help lists them.
-SHARED_VERBS = ("compress", "train", "analyze", "retrain", "eval", "report", "export")
+SHARED_VERBS = ("compress", "train", "analyze", "retrain", "eval", "report", "export", "bench")
 
 
 @dataclass(frozen=True)
