@@ -361,6 +361,8 @@ def test_the_command_line_compresses_yolov3_tiny_on_real_images(
     assert metrics["images"] == 32 and "trainer_map50" in metrics
     assert main(["analyze", f"model={run / 'pruned.pt'}", "--backend", "yolov3", "--compression", "4x"]) == 0
     assert "8,852,366 weights" in capsys.readouterr().out
+    assert main(["eval", f"model={run / 'pruned.pt'}", f"data={data}", f"project={tmp_path}"]) == 2
+    assert "give --backend yolov3" in capsys.readouterr().err
     assert main(["export", f"model={run / 'pruned.pt'}", *settings, "-o", str(tmp_path / "a.onnx")]) == 2
     error = capsys.readouterr().err
     assert "python export.py --weights" in error and "Traceback" not in error

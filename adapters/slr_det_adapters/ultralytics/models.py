@@ -53,6 +53,11 @@ def load_native(path: str) -> tuple[Any, dict[str, Any]]:
         ImportError,
         pickle.PickleError,
     ) as e:
+        if "Ultralytics YOLOv5 model" in str(e):  # of the repositories whose modules are called `models`
+            raise CheckpointError(
+                f"{path} is a checkpoint of the repository ultralytics/yolov3 (or yolov5), not of the package "
+                "ultralytics; for YOLOv3 give --backend yolov3"
+            ) from e
         reason = (str(e) or type(e).__name__).strip().splitlines()[0][:200]
         raise CheckpointError(f"{path} is truncated or is not an ultralytics checkpoint ({reason})") from e
     if getattr(model, "task", None) != "detect":
