@@ -63,7 +63,7 @@ EVERY = sorted(
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the runs that the documents speak of, each with a report and a pruned checkpoint."""
-    for name in ("NAME", "shapes", "digits", "road", "world"):
+    for name in ("NAME", "OTHER", "shapes", "digits", "road", "world"):
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
         (folder / "report.json").write_text(
