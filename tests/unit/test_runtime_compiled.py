@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -19,7 +22,7 @@ from torch.utils import _pytree as pytree
 import slr_det.runtime
 from slr_det.errors import ConfigError
 from slr_det.runtime import compiled as module
-from slr_det.runtime.capture import capture
+from slr_det.runtime.capture import Captured, capture
 from slr_det.runtime.choosing import DENSEST, by_output, layers_of
 from slr_det.runtime.functions import Library
 from slr_det.runtime.library import LIBRARY_VARIABLE
@@ -50,9 +53,8 @@ def answer(model: nn.Module, *inputs: Tensor) -> Any:
         return model(*inputs)
 
 
-def run_with(runtime: Library, model: nn.Module, image: Tensor, dense: int, threads: int = 1) -> Any:
+def run_with(runtime: Library, captured: Captured, image: Tensor, dense: int, threads: int = 1) -> Any:
     """Outputs of the second of two runs in which bit i of ``dense`` says whether torch runs layer i."""
-    captured = capture(model, (image,))
     choices = {key: bool(dense >> index & 1) for index, key in enumerate(layers_of(captured.graph))}
     plan = make_plan(captured.graph, by_output(captured.graph, choices))
     pool = runtime.pool(threads) if threads > 1 else None
@@ -61,14 +63,21 @@ def run_with(runtime: Library, model: nn.Module, image: Tensor, dense: int, thre
     return captured.rebuild(program.run((image,)))
 
 
+@lru_cache
+def traced(net: str) -> tuple[Captured, Tensor, Any]:
+    """A net of the list as a graph, an image, and the net's own answer."""
+    make, shape = NETS[net]
+    model, image = settle(make()), images(*shape)
+    return capture(model, (image,)), image, answer(model, image)
+
+
 @pytest.mark.parametrize("dense", [0, 0b0101010101010101, 0b1001001001001001, 0b0011001100110011, 0xFFFF])
 @pytest.mark.parametrize("net", NETS)
 def test_every_net_answers_as_in_torch_whoever_runs_its_layers(
     runtime: Library, net: str, dense: int
 ) -> None:
-    make, shape = NETS[net]
-    model, image = settle(make()), images(*shape)
-    same(answer(model, image), run_with(runtime, model, image, dense), 1e-5)
+    captured, image, expected = traced(net)
+    same(expected, run_with(runtime, captured, image, dense), 1e-5)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -86,14 +95,13 @@ def test_any_net_answers_as_in_torch(
 ) -> None:
     image = images(*size)
     model = settle(Woven(steps, image))
-    same(answer(model, image), run_with(runtime, model, image, dense), 1e-5)
+    same(answer(model, image), run_with(runtime, capture(model, (image,)), image, dense), 1e-5)
 
 
 @pytest.mark.parametrize("net", ["resnet, two images", "yolo", "pillars", "mixer"])
 def test_two_threads_answer_the_same(runtime: Library, net: str) -> None:
-    make, shape = NETS[net]
-    model, image = settle(make()), images(*shape)
-    same(answer(model, image), run_with(runtime, model, image, 0, threads=2), 1e-5)
+    captured, image, expected = traced(net)
+    same(expected, run_with(runtime, captured, image, 0, threads=2), 1e-5)
 
 
 def test_outputs_are_new_tensors_that_no_later_run_changes() -> None:
@@ -221,6 +229,21 @@ def test_without_a_library_the_model_itself_runs(monkeypatch: pytest.MonkeyPatch
     compiled = slr_det.runtime.compile(model, image, threads=1)
     assert "none.so" in compiled.reason and "does not exist" in compiled.reason
     assert torch.equal(answer(model, image), compiled(image))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_forked_process_starts_threads_of_its_own() -> None:
+    model, image = settle(nn.Sequential(conv(3, 8), conv(8, 8))), images(1, 3, 32, 32)
+    compiled = slr_det.runtime.compile(model, image, threads=2, choose="sparse")
+    expected = compiled(image)
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(100)  # it must not wait for threads that are not there
+            os._exit(0 if torch.equal(compiled(image), expected) else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_it_never_trains() -> None:
