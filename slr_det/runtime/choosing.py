@@ -60,6 +60,13 @@ def by_output(graph: Graph, dense: dict[Key, bool]) -> dict[str, bool]:
     return {layer.out: dense.get(key, True) for key, layer in layers_of(graph).items()}
 
 
+def release(graph: Graph, plan: Plan) -> None:
+    """Let go of the weights that are packed in a program: nothing is made from this graph any more."""
+    for layer in layers_of(graph).values():
+        if layer.out not in plan.dense:
+            layer.weight, layer.bias = layer.weight.new_empty(0), None
+
+
 def all_alike(graph: Graph, *, dense: bool, reason: str) -> Choices:
     """The same choice for every layer, without a measurement."""
     layers = layers_of(graph)
@@ -76,10 +83,13 @@ def measured(graph: Graph, library: Library, pool: Pool | None) -> Choices:
     threads = pool.threads if pool is not None else 1
     dense: dict[Key, bool] = {}
     rows: list[Row] = []
+    hopeless = all(density(layer) > DENSEST for layer in layers.values())
     with torch.no_grad():
         for key, layer in layers.items():
             share = density(layer)
-            if share > DENSEST:
+            # A depthwise layer has so few weights that it may gain with all of them.
+            depthwise = isinstance(layer, Conv) and layer.groups > 1 and layer.weight.shape[1] == 1
+            if share > DENSEST and (hopeless or not depthwise):
                 dense[key] = True
                 rows.append(
                     _row(graph, layer, "dense", None, None, f"keeps over {DENSEST:.0%} of its weights")

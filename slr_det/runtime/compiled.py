@@ -175,6 +175,7 @@ class CompiledModule(nn.Module):
                 )
                 return
         self._choices = choices.dense
+        choosing.release(captured.graph, program.plan)
         self._programs[_key(inputs)] = pair
 
     def _best(self, captured: Captured, library: Library) -> tuple[Choices, Program | None]:
@@ -231,6 +232,7 @@ class CompiledModule(nn.Module):
             and checking.verify(self.model, lambda tensors: _run(pair, tensors), inputs) is not None
         ):
             return None
+        choosing.release(captured.graph, pair[1].plan)
         return pair
 
     def _threads(self, library: Library) -> Pool | None:
@@ -268,20 +270,21 @@ def _key(inputs: tuple[Tensor, ...]) -> _Key:
 
 def _check_numbers(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     """Refuse what the runtime has no numbers for, before anything is traced."""
-    named = [*model.named_parameters(), *model.named_buffers()]
-    for name, tensor in [*named, *((f"input {index}", t) for index, t in enumerate(inputs, start=1))]:
+    weights = list(model.named_parameters())
+    placed = [
+        *weights,
+        *model.named_buffers(),
+        *((f"input {at}", item) for at, item in enumerate(inputs, start=1)),
+    ]
+    for name, tensor in placed:
         if tensor.device.type != "cpu":
             raise RuntimeRefusedError(
                 f"{name} is on {tensor.device}, and the sparse runtime works on the CPU"
             )
-        if tensor.is_floating_point() and tensor.dtype != torch.float32:
-            raise RuntimeRefusedError(
-                f"{name} is {str(tensor.dtype).removeprefix('torch.')}, and the sparse runtime works in float32"
-            )
-        if tensor.layout != torch.strided:
-            raise RuntimeRefusedError(
-                f"{name} is a {tensor.layout} tensor, and the sparse runtime takes dense ones"
-            )
+    if weights and all(tensor.dtype != torch.float32 for _, tensor in weights):
+        name, tensor = weights[0]
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise RuntimeRefusedError(f"{name} is {kind}, and the sparse runtime works in float32")
 
 
 def _too_dense(choices: Choices) -> str:
