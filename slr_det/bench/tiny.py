@@ -64,11 +64,11 @@ class YoloTiny(nn.Module):
 def sparse_yolo(sparsity: float, size: int, *, dense_ends: bool = False, seed: int = 0) -> YoloTiny:
     """The network with a random share of each convolution's weights at zero, in evaluation mode.
 
-    Its batch norms are fitted to a random image, so that numbers stay of ordinary size at any sparsity.
+    Its batch norms are fitted to two random images, so that numbers stay of ordinary size at any sparsity.
 
     Args:
         sparsity: Share of zeros, 0 to 1; the number of zeros of each layer is rounded.
-        size: Height and width of the image that batch norms are fitted to.
+        size: Height and width of the images that batch norms are fitted to.
         dense_ends: Whether the first convolution and the two heads keep all their weights.
         seed: Of weights and zeros.
     """
@@ -89,7 +89,7 @@ def sparse_yolo(sparsity: float, size: int, *, dense_ends: bool = False, seed: i
         norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
         for norm in norms:
             norm.momentum = 1.0
-        model.train()(torch.rand(1, 3, size, size, generator=generator))
+        model.train()(torch.rand(2, 3, size, size, generator=generator))
         for norm in norms:
             norm.running_var.clamp_(min=1e-3)  # type: ignore[union-attr]  # of a filter without weights
     return model.eval()
