@@ -37,6 +37,12 @@ class Trainer(trainer.SLRDetectionTrainer):
         self.world_size = 2
         self.ddp = LOCAL_RANK == -1
 
+    def _on_train_epoch_end(self):
+        if self.job.title == "poisoned":
+            with torch.no_grad():
+                self._named(self.model)["model.4.conv.weight"][0, 0, 0, 0] = float("nan")
+        super()._on_train_epoch_end()
+
     def _setup_ddp(self):
         torch.nn.parallel.DistributedDataParallel = OnCPU
         dist.init_process_group("gloo", rank=RANK, world_size=2)
@@ -139,9 +145,9 @@ def test_processes_end_when_the_command_is_killed_and_its_errors_are_one_line(
     _, alive = psutil.wait_procs(list(ranks.values()), timeout=20)
     assert len(ranks) == 2 and alive == []
 
-    process = start(make_job(tmp_path / "nan", "slr", hyper={"rho": 1e30}, args={"val": False}))
+    process = start(make_job(tmp_path / "nan", "slr", args={"val": False}, title="poisoned"))
     _, said = process.communicate(timeout=240)
     errors = re.findall(r"^error: (.*)$", said.replace("\r", "\n"), flags=re.MULTILINE)
     assert process.returncode == 2 and len(errors) == 1
-    assert "slr_det" not in errors[0] and any(word in errors[0].lower() for word in ("nan", "infinit"))
+    assert re.search(r"model\.4\.conv\.weight.*iteration 1", errors[0])
     assert "Traceback" not in said
