@@ -116,7 +116,6 @@ def test_no_kernel_leaves_its_memory(address: Driver, seed: int) -> None:
     address.passes("kernels", seed, 400)
 
 
-@pytest.mark.xfail(reason="some sizes are added and multiplied in 32 bits before they are judged")
 def test_no_number_makes_a_refusal_overflow(address: Driver) -> None:
     address.passes("refusals", 3, 5000)
 

@@ -269,9 +269,23 @@ static int spec_ok(const slr_conv_spec *s, const slr_layout *in, const slr_layou
         return 0;
     if (s->transposed)
         return s->kernel_h == s->stride_h && s->kernel_w == s->stride_w && !s->pad_top && !s->pad_left && !s->pool &&
-               s->dilation_h == 1 && s->dilation_w == 1 && out->height == in->height * s->kernel_h &&
-               out->width == in->width * s->kernel_w;
+               s->dilation_h == 1 && s->dilation_w == 1 && out->height == (int64_t)in->height * s->kernel_h &&
+               out->width == (int64_t)in->width * s->kernel_w;
     return 1;
+}
+
+/* Whether a sum or a product of sizes could leave its type; far beyond what memory holds. */
+static int too_large(const slr_conv_spec *s, const slr_layout *in, const slr_layout *out)
+{
+    const double reaches[] = {(s->kernel_h - 1.0) * s->dilation_h, (s->kernel_w - 1.0) * s->dilation_w, s->pad_top,
+                              s->pad_left, s->stride_h, s->stride_w, in->height, in->width, out->height, out->width};
+    for (size_t i = 0; i < sizeof reaches / sizeof *reaches; i++)
+        if (reaches[i] > (1 << 26))
+            return 1;
+    const double taps = (double)s->kernel_h * s->kernel_w, places = 4.0 * out->height * out->width * out->images;
+    return taps * out->channels > INT32_MAX ||
+           (double)s->stride_h * s->stride_w * in->channels * in->images > INT32_MAX ||
+           taps * in->channels * out->channels * places > 1e18 || in->plane > INT32_MAX || in->plane < -INT32_MAX;
 }
 
 int slr_conv_new(const slr_conv_spec *spec, const float *weights, const float *bias, const slr_layout *in,
@@ -280,6 +294,8 @@ int slr_conv_new(const slr_conv_spec *spec, const float *weights, const float *b
     *result = NULL;
     if (!spec_ok(spec, in, out))
         return SLR_BAD_ARGUMENT;
+    if (too_large(spec, in, out))
+        return SLR_TOO_LARGE;
     slr_conv *c = calloc(1, sizeof *c);
     if (!c)
         return SLR_NO_MEMORY;

@@ -184,7 +184,8 @@ int slr_max_pool(const slr_layout *in_layout, const float *in, const slr_layout 
 {
     if (!slr_layout_ok(in_layout) || !slr_layout_ok(out_layout) || in_layout->images != out_layout->images ||
         in_layout->channels != out_layout->channels || kernel_h < 1 || kernel_w < 1 || stride_h < 1 || stride_w < 1 ||
-        pad_top < 0 || pad_left < 0 || pad_top >= kernel_h || pad_left >= kernel_w || kernel_w + stride_w > SEGMENT)
+        pad_top < 0 || pad_left < 0 || pad_top >= kernel_h || pad_left >= kernel_w || kernel_w > SEGMENT ||
+        stride_w > SEGMENT - kernel_w)
         return SLR_BAD_ARGUMENT;
     job j = {.a = in_layout,
              .from_a = in,

@@ -13,7 +13,7 @@
 /* Raised whenever a struct or a function below changes; the Python side refuses any other. */
 #define SLR_ABI 1
 
-/* Floats that must be readable behind the last plane of a padded tensor (its margins included). */
+/* Floats that must be readable behind the last plane (its margins included) of whatever slr_conv_run reads. */
 #define SLR_SLACK 32
 
 enum slr_status {
