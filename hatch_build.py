@@ -17,7 +17,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from packaging.tags import platform_tags
 
-PLACE = Path("slr_det", "runtime")
+PLACE, INSTALLED = Path("slr_det", "runtime"), "built"
 
 
 class RuntimeBuildHook(BuildHookInterface):
@@ -33,7 +33,7 @@ class RuntimeBuildHook(BuildHookInterface):
         try:
             builder = _builder(Path(self.root))
             if version == "editable":
-                self.app.display_info(f"sparse runtime: {builder.build(Path(self.root) / PLACE)}")
+                self.app.display_info(f"sparse runtime: {builder.build(Path(self.root) / PLACE / INSTALLED)}")
                 return
             self._scratch = tempfile.mkdtemp(prefix="slr-runtime-")
             library = builder.build(Path(self._scratch))
@@ -42,7 +42,7 @@ class RuntimeBuildHook(BuildHookInterface):
             self.app.display_warning(f"slr-det is installed without its sparse runtime: {said}")
             return
         for file in (library, builder.stamp_of(library)):
-            build_data["force_include"][str(file)] = (PLACE / file.name).as_posix()
+            build_data["force_include"][str(file)] = (PLACE / INSTALLED / file.name).as_posix()
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{_platform()}"
 

@@ -22,6 +22,8 @@ from slr_det.errors import RuntimeBuildError
 
 #: Where the C sources lie, beside this file; wheels carry them, so that a library can be built later.
 CSRC = Path(__file__).resolve().parent / "csrc"
+#: Where installs put the library: a folder that is no package, for in one it would be taken for a module of Python's.
+INSTALLED = CSRC.with_name("built")
 #: File name of the library on this system.
 LIBRARY = {"darwin": "slr_runtime.dylib", "win32": "slr_runtime.dll"}.get(sys.platform, "slr_runtime.so")
 #: What is written beside the library: its size and SHA-256, and that of the sources it was built from.
@@ -96,7 +98,7 @@ def build(
     A library that was there is replaced as a whole; processes that use it keep theirs.
 
     Args:
-        directory: Folder for the library, made where it is missing; default: the one of this module.
+        directory: Folder for the library, made where it is missing; default: :data:`INSTALLED`.
         compiler: Command of the C compiler; default as for :func:`find_compiler`.
         sanitize: With the address and undefined-behaviour sanitizers, for tests.
         flags: More flags for every file, such as ``-Werror``.
@@ -107,7 +109,7 @@ def build(
     Raises:
         RuntimeBuildError: There is no compiler, it refuses a file, or the folder cannot be written. One line.
     """
-    folder = Path(directory) if directory is not None else Path(__file__).resolve().parent
+    folder = Path(directory) if directory is not None else INSTALLED
     command = find_compiler(compiler)
     machine = target_machine(command)
     files = [path for path in sources() if _is_for(path, machine)]

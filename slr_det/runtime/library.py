@@ -9,7 +9,7 @@ from pathlib import Path
 from slr_det.data.generated import cache_dir
 from slr_det.errors import RuntimeUnavailableError
 from slr_det.runtime.binary import problem_of, this_machine
-from slr_det.runtime.build import LIBRARY, sources_hash
+from slr_det.runtime.build import INSTALLED, LIBRARY, sources_hash
 from slr_det.runtime.functions import Library
 from slr_det.runtime.handles import Conv, Linear, Pool
 from slr_det.runtime.structs import ABI, SLACK, Activation, ConvInfo, ConvSpec, Isa, Layout
@@ -37,21 +37,20 @@ __all__ = [
 LIBRARY_VARIABLE = "SLR_DET_RUNTIME_LIBRARY"
 ISA_VARIABLE = "SLR_DET_RUNTIME_ISA"
 
-_PLACE = Path(__file__).resolve().parent
 _HINT = "build it with: python -m slr_det.runtime build"
 
 
 def candidates() -> list[tuple[Path, str | None]]:
     """Where a library is looked for, in this order, each with the hash of the sources it has to be built from.
 
-    ``$SLR_DET_RUNTIME_LIBRARY`` alone where it is set, whatever it was built from; else the folder of this module and
+    ``$SLR_DET_RUNTIME_LIBRARY`` alone where it is set, whatever it was built from; else where installs put it and
     the user's cache.
     """
     given = os.environ.get(LIBRARY_VARIABLE, "")
     if given:
         return [(Path(given).expanduser().absolute(), None)]
     sources = sources_hash()
-    return [(folder / LIBRARY, sources) for folder in (_PLACE, cache_folder(sources))]
+    return [(folder / LIBRARY, sources) for folder in (INSTALLED, cache_folder(sources))]
 
 
 def cache_folder(sources: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 import shlex
 import shutil
 import subprocess
@@ -17,7 +18,16 @@ import pytest
 from slr_det.errors import RuntimeBuildError
 from slr_det.runtime import __main__ as command
 from slr_det.runtime import build as module
-from slr_det.runtime.build import CSRC, LIBRARY, build, find_compiler, sources, sources_hash, stamp_of
+from slr_det.runtime.build import (
+    CSRC,
+    INSTALLED,
+    LIBRARY,
+    build,
+    find_compiler,
+    sources,
+    sources_hash,
+    stamp_of,
+)
 from slr_det.runtime.functions import Library
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -238,11 +248,11 @@ def names_in(file: Path) -> list[str]:
 def test_a_wheel_holds_the_library_its_stamp_and_the_sources(compiler: str, tree: Path) -> None:
     wheel, _ = packed(tree, "build_wheel")
     names = set(names_in(wheel))
-    wanted = (LIBRARY, stamp_of(Path(LIBRARY)).name, "csrc/one.c", "build.py")
+    wanted = (f"built/{LIBRARY}", f"built/{stamp_of(Path(LIBRARY)).name}", "csrc/one.c", "build.py")
     assert {f"slr_det/runtime/{name}" for name in wanted} <= names
     assert "-py3-none-" in wheel.name and not wheel.name.endswith("-any.whl")
     assert "manylinux" not in wheel.name
-    assert not (tree / "slr_det" / "runtime" / LIBRARY).exists()  # nothing is left in the sources
+    assert not (tree / "slr_det" / "runtime" / "built" / LIBRARY).exists()  # nothing is left in the sources
 
 
 def test_without_a_compiler_the_wheel_is_pure_and_a_line_says_so(tree: Path, no_compiler: str) -> None:
@@ -257,8 +267,9 @@ def test_without_a_compiler_the_wheel_is_pure_and_a_line_says_so(tree: Path, no_
 def test_a_library_that_lies_in_the_sources_is_not_taken_for_one_of_the_wheel(
     tree: Path, no_compiler: str
 ) -> None:
+    (tree / "slr_det" / "runtime" / "built").mkdir()
     for name in (LIBRARY, stamp_of(Path(LIBRARY)).name):
-        (tree / "slr_det" / "runtime" / name).write_text("of another machine, perhaps")
+        (tree / "slr_det" / "runtime" / "built" / name).write_text("of another machine, perhaps")
     (tree / ".gitignore").unlink()
     for function in ("build_wheel", "build_sdist"):
         file, _ = packed(tree, function, no_compiler)
@@ -268,14 +279,14 @@ def test_a_library_that_lies_in_the_sources_is_not_taken_for_one_of_the_wheel(
 def test_an_editable_install_gets_the_library_in_place(compiler: str, tree: Path) -> None:
     pytest.importorskip("editables", reason="needs the dev extra")
     packed(tree, "build_editable")
-    assert (tree / "slr_det" / "runtime" / LIBRARY).is_file()
-    assert stamp_of(tree / "slr_det" / "runtime" / LIBRARY).is_file()
+    assert (tree / "slr_det" / "runtime" / "built" / LIBRARY).is_file()
+    assert stamp_of(tree / "slr_det" / "runtime" / "built" / LIBRARY).is_file()
 
 
 def test_an_editable_install_without_a_compiler_succeeds(tree: Path, no_compiler: str) -> None:
     pytest.importorskip("editables", reason="needs the dev extra")
     _, said = packed(tree, "build_editable", no_compiler)
-    assert not (tree / "slr_det" / "runtime" / LIBRARY).exists()
+    assert not (tree / "slr_det" / "runtime" / "built" / LIBRARY).exists()
     assert "installed without its sparse runtime" in said
 
 
@@ -296,9 +307,19 @@ def test_a_source_distribution_holds_what_a_wheel_is_built_from(tree: Path) -> N
     assert {"hatch_build.py", "slr_det/runtime/csrc/one.c", "slr_det/runtime/build.py"} <= names
 
 
+def test_python_does_not_take_the_library_for_a_module(tree: Path) -> None:
+    """It would be imported by whoever walks the package, and is none."""
+    (tree / "slr_det" / "runtime" / "__init__.py").write_text("")
+    assert INSTALLED.relative_to(CSRC.parent) == Path("built")
+    (tree / "slr_det" / "runtime" / "built").mkdir()
+    (tree / "slr_det" / "runtime" / "built" / LIBRARY).write_text("")
+    names = [found.name for found in pkgutil.walk_packages([str(tree / "slr_det" / "runtime")])]
+    assert names == ["build"]
+
+
 def test_git_ignores_a_library_in_place() -> None:
     run = subprocess.run(
-        ["git", "check-ignore", f"slr_det/runtime/{LIBRARY}", f"slr_det/runtime/{LIBRARY}.json"],
+        ["git", "check-ignore", f"slr_det/runtime/built/{LIBRARY}", f"slr_det/runtime/built/{LIBRARY}.json"],
         cwd=ROOT,
         capture_output=True,
         text=True,

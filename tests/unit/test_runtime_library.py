@@ -204,7 +204,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Neither beside the package nor in the cache is a library; the folder that stands for the package's."""
     monkeypatch.delenv(LIBRARY_VARIABLE, raising=False)
     monkeypatch.setenv("SLR_DET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(module, "_PLACE", tmp_path / "package")
+    monkeypatch.setattr(module, "INSTALLED", tmp_path / "package")
     monkeypatch.setattr(module, "_loaded", module._Loaded())
     (tmp_path / "package").mkdir()
     return tmp_path / "package"
