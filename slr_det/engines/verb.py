@@ -114,9 +114,10 @@ def bench_settings(options: argparse.Namespace) -> BenchSettings:
 def bench_words(words: Sequence[str], usual_data: str) -> list[str]:
     """The settings as the user gave them, completed: times need a checkpoint, and data only for an input's shape.
 
-    ``weights=FILE`` alone names the checkpoint; without ``data=`` the task's generated data serve.
+    A word alone, or ``weights=FILE`` without ``model=``, names the checkpoint; without ``data=`` the task's generated
+    data serve.
     """
-    found = list(words)
+    found = [word if "=" in word else f"model={word}" for word in words]
     if not any(word.startswith("model=") for word in found):
         found = [
             f"model={word.removeprefix('weights=')}" if word.startswith("weights=") else word

@@ -347,6 +347,8 @@ def test_engines_are_named_in_the_tables_order() -> None:
         (["weights=a.pt"], ["model=a.pt", "data=shapes"]),
         (["model=a.pt", "data=b.yaml"], ["model=a.pt", "data=b.yaml"]),
         (["model=x.yaml", "weights=a.pt"], ["model=x.yaml", "weights=a.pt", "data=shapes"]),
+        (["runs/a/pruned.pt"], ["model=runs/a/pruned.pt", "data=shapes"]),
+        (["a.pt", "data=b.yaml", "imgsz=64"], ["model=a.pt", "data=b.yaml", "imgsz=64"]),
         ([], []),
     ],
 )
