@@ -194,6 +194,7 @@ def _roofs(library: Library) -> dict[str, float]:
     return {
         "flops": library.peak_fma(_LOOP),
         "first_cache": library.bandwidth(16 << 10, _LOOP),
+        "first_cache_shifted": library.bandwidth(16 << 10, _LOOP, shift=1),
         "second_cache": library.bandwidth(256 << 10, _LOOP),
         "memory": library.bandwidth(256 << 20, _LOOP),
     }
@@ -263,7 +264,8 @@ def _write(
     if layers:
         roof_lines = [
             f"peak of multiply-adds {roofs['flops'] / 1e9:.1f} GFLOP/s; reading from the first cache "
-            f"{roofs['first_cache'] / 1e9:.0f} GB/s, the second {roofs['second_cache'] / 1e9:.0f} GB/s, memory "
+            f"{roofs['first_cache'] / 1e9:.0f} GB/s ({roofs['first_cache_shifted'] / 1e9:.0f} GB/s by loads that do "
+            f"not begin where its lines do), the second {roofs['second_cache'] / 1e9:.0f} GB/s, memory "
             f"{roofs['memory'] / 1e9:.1f} GB/s (one thread)"
         ]
         text += ["", *roof_lines]

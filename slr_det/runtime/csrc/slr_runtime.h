@@ -113,8 +113,9 @@ SLR_API int slr_upsample(const slr_layout *in_layout, const float *in, const slr
                          slr_pool *pool);
 
 /* Measured with the instructions in use, on one thread: multiply-adds on registers alone (flop/s, a multiply-add is
- * two) and loads from a buffer of `bytes` (byte/s; at least 8192). The best of what `seconds` has room for. */
+ * two) and loads from a buffer of `bytes` (byte/s; at least 8192), which start `shift` floats (0 to 15) behind a cache
+ * line. The best of what `seconds` has room for. */
 SLR_API double slr_peak_fma(double seconds);
-SLR_API double slr_bandwidth(int64_t bytes, double seconds);
+SLR_API double slr_bandwidth(int64_t bytes, int32_t shift, double seconds);
 
 #endif
