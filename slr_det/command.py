@@ -32,6 +32,7 @@ from slr_det.runstate import CONFIG_FILE, RunState, new_folder
 from slr_det.sensitivity import SensitivityTable
 from slr_det.sensitivity_scan import scan_checkpoint
 from slr_det.task import Task
+from slr_det.upstream.seams import require_at_start
 
 # What may differ between a run and its continuation without changing what it computes.
 FREE_ON_RESUME = frozenset({"device", "min", "paper"})
@@ -309,7 +310,7 @@ class Command:
         settings = [*given, *extra]
         usual = self.task.adapter_of(self._backend()) == self.task.adapter
         embedded = usual and file is None and not any(s.startswith(("data=", "model=")) for s in settings)
-        return load_config(
+        config = load_config(
             file,
             settings,
             defaults=self.task.preset if embedded else {"recipe": self.task.recipe},
@@ -319,6 +320,8 @@ class Command:
             unsupported={**self.adapter.unsupported(), **(NO_TEACHER if options.verb == "retrain" else {})},
             scopes=self.task.scope_settings,
         )
+        require_at_start(self.adapter, config.model, config.train)
+        return config
 
     def _backend(self) -> str:
         """The backend that is asked for, which has to be known before the rest of the settings can be read."""

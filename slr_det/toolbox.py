@@ -48,6 +48,11 @@ VERBS = {
         "slr_det.report.html.verb",
         "compare runs: one HTML page of tables, curves, layers and pictures (--html FILE); or their tables as text",
     ),
+    "upstream": Verb(
+        "slr_det.upstream.verb",
+        "are the checkouts that adapters drive as they need them? `upstream check`",
+        interrupted="stopped",
+    ),
 }
 
 DESCRIPTION = """\
@@ -59,6 +64,8 @@ examples:
       is everything here that a run needs? A line for each answer, and what to do about each problem
   slr-det report runs/* --html all.html
       every run of the folder on one page that needs no network
+  slr-det upstream check
+      the checkouts of OpenPCDet, Ultra-Fast-Lane-Detection and ultralytics/yolov3: what has moved, what still works
 
 exit codes: 0 fine, 1 checked and found wanting, 2 something is wrong (one line on stderr says what)
 """

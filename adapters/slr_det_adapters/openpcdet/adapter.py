@@ -12,6 +12,7 @@ from torch import Tensor
 from slr_det.adapter import EvalJob, ModelInfo, Picture, TrainJob
 from slr_det.errors import CheckpointError, ConfigError
 from slr_det.export.exportable import Exportable
+from slr_det.upstream.project import Upstream
 from slr_det_adapters.openpcdet import checkpoints
 from slr_det_adapters.openpcdet.arguments import Arguments
 from slr_det_adapters.refusals import refuse_unsupported, two_weights
@@ -33,6 +34,12 @@ class OpenPCDetAdapter:
 
     def __init__(self) -> None:
         self._classes = _USUAL_CLASSES
+
+    def upstream(self) -> Upstream:
+        """What is relied on in the checkout, for ``slr-det upstream check``."""
+        from slr_det_adapters.openpcdet import contracts
+
+        return contracts.UPSTREAM
 
     def trainer_keys(self) -> frozenset[str]:
         """The fields of :class:`Arguments`."""

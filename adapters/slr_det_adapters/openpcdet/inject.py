@@ -22,7 +22,10 @@ from typing import Any
 import torch
 
 from slr_det.errors import ConfigError, MissingExtraError
+from slr_det.upstream.project import Upstream
+from slr_det.upstream.seams import require
 from slr_det_adapters import checkouts
+from slr_det_adapters.openpcdet.seams import FILES, ROOTS, SEAMS
 from slr_det_adapters.openpcdet.surroundings import aliases, cuda_is_cpu, importing, stand_ins
 from slr_det_adapters.substitutes import module
 
@@ -129,6 +132,7 @@ def import_checkout(path: str | Path = "") -> Checkout:
             )
         return _imported
     _require(root)
+    require(root, UPSTREAM)
     if "pcdet" in sys.modules:
         raise ConfigError(
             f"upstream={root}: another OpenPCDet is imported already (from {sys.modules['pcdet'].__file__}); "
@@ -234,3 +238,16 @@ class _Fallback(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Everything is there already."""
+
+
+UPSTREAM = Upstream(
+    name="openpcdet",
+    title="OpenPCDet",
+    commit=WRITTEN_FOR,
+    variable=VARIABLE,
+    default=DEFAULT,
+    locate=checkout_path,
+    seams=SEAMS,
+    files=FILES,
+    roots=ROOTS,
+)

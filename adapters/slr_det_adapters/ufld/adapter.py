@@ -21,6 +21,7 @@ from slr_det.models.parsingnet import (
     load,
 )
 from slr_det.models.weights import read_state_dict
+from slr_det.upstream.project import Upstream
 from slr_det_adapters.refusals import refuse_unsupported, two_weights
 from slr_det_adapters.ufld import checkpoints, configs
 from slr_det_adapters.ufld.arguments import Arguments
@@ -43,6 +44,12 @@ class UFLDAdapter:
 
     def __init__(self) -> None:
         self._lanes = _USUAL_LANES
+
+    def upstream(self) -> Upstream:
+        """What is relied on in the checkout, for ``slr-det upstream check``."""
+        from slr_det_adapters.ufld import contracts
+
+        return contracts.UPSTREAM
 
     def trainer_keys(self) -> frozenset[str]:
         """The fields of :class:`Arguments`."""

@@ -16,9 +16,12 @@ import torch
 from torch import nn
 
 from slr_det.errors import ConfigError
+from slr_det.upstream.project import Upstream
+from slr_det.upstream.seams import require
 from slr_det_adapters import checkouts
 from slr_det_adapters.hidden import Checkout, Project, installed
 from slr_det_adapters.substitutes import module, unavailable
+from slr_det_adapters.ufld.seams import FILES, SEAMS
 
 VARIABLE = "SLR_DET_UFLD"
 DEFAULT = "third_party/Ultra-Fast-Lane-Detection"
@@ -48,6 +51,7 @@ def import_checkout(path: str | Path = "") -> Checkout:
     root = checkout_path(str(path)).resolve()
     if root not in _imported:
         _require(root)
+        require(root, UPSTREAM)
         checkout = Checkout(root, _PROJECT)
         checkout.seam("train", "train")
         _imported[root] = checkout
@@ -141,4 +145,14 @@ _PROJECT = Project(
     commit=WRITTEN_FOR,
     stand_ins=_stand_ins,
     install={"sklearn": "scikit-learn", "PIL": "pillow"},
+)
+UPSTREAM = Upstream(
+    name="ufld",
+    title="Ultra-Fast-Lane-Detection",
+    commit=WRITTEN_FOR,
+    variable=VARIABLE,
+    default=DEFAULT,
+    locate=checkout_path,
+    seams=SEAMS,
+    files=FILES,
 )

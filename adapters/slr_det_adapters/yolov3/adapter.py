@@ -14,6 +14,7 @@ from slr_det.data.detection import resolve
 from slr_det.errors import ConfigError
 from slr_det.export.exportable import Exportable
 from slr_det.models.weights import replace_weights
+from slr_det.upstream.project import Upstream
 from slr_det_adapters.refusals import refuse_unsupported
 from slr_det_adapters.yolov3 import checkpoints
 from slr_det_adapters.yolov3.arguments import Arguments
@@ -32,6 +33,12 @@ class YOLOv3Adapter:
     """Anchor-based YOLOv3 detectors, trained and evaluated by the user's own checkout."""
 
     name = "yolov3"
+
+    def upstream(self) -> Upstream:
+        """What is relied on in the checkout, for ``slr-det upstream check``."""
+        from slr_det_adapters.yolov3 import contracts
+
+        return contracts.UPSTREAM
 
     def trainer_keys(self) -> frozenset[str]:
         """The fields of :class:`Arguments`, and upstream's hyperparameters by their own names."""

@@ -20,10 +20,13 @@ import numpy as np
 import torch
 
 from slr_det.errors import ConfigError, DataError
+from slr_det.upstream.project import Upstream
+from slr_det.upstream.seams import require
 from slr_det_adapters import checkouts
 from slr_det_adapters.hidden import Checkout, Project, installed
 from slr_det_adapters.substitutes import unavailable
 from slr_det_adapters.ultralytics.offline import load_ultralytics
+from slr_det_adapters.yolov3.seams import FILES, SEAMS
 
 VARIABLE = "SLR_DET_YOLOV3"
 DEFAULT = "third_party/yolov3"
@@ -52,6 +55,7 @@ def import_checkout(path: str | Path = "") -> Checkout:
     root = checkout_path(str(path)).resolve()
     if root not in _imported:
         _require(root)
+        require(root, UPSTREAM)
         load_ultralytics()  # with its own network use off
         checkout = Checkout(root, _PROJECT)
         with checkout.modules(), _switched_off(), _process_as_it_was():
@@ -188,4 +192,14 @@ _PROJECT = Project(
     commit=WRITTEN_FOR,
     stand_ins=_stand_ins,
     install={"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml"},
+)
+UPSTREAM = Upstream(
+    name="yolov3",
+    title="ultralytics/yolov3",
+    commit=WRITTEN_FOR,
+    variable=VARIABLE,
+    default=DEFAULT,
+    locate=checkout_path,
+    seams=SEAMS,
+    files=FILES,
 )
