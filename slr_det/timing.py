@@ -15,6 +15,7 @@ def interleaved(
     rounds: int,
     *,
     settle: int = 0,
+    pause: float = 0.0,
     after: Callable[[], object] = lambda: None,
 ) -> dict[str, list[float]]:
     """Seconds of every variant in every round.
@@ -25,8 +26,9 @@ def interleaved(
     Args:
         variants: What is timed, by name.
         rounds: How many rounds count.
-        settle: Runs of a variant, not counted, before each that is: they bring its data back into the caches, and
-            outlast the threads of the variant before, which go on spinning for a while.
+        settle: Runs of a variant, not counted, before each that is: they bring its data back into the caches.
+        pause: Seconds of sleep before those: threads of the variant before, which go on spinning for some
+            milliseconds, would take this one's cores.
         after: Called after each round.
     """
     names = list(variants)
@@ -34,6 +36,7 @@ def interleaved(
     for index in range(-1, rounds):
         start = index % len(names)
         for name in names[start:] + names[:start]:
+            time.sleep(pause)
             for _ in range(settle):
                 variants[name]()
             elapsed = _timed(variants[name])

@@ -22,6 +22,7 @@ from slr_det.timing import interleaved, median, quartiles
 from slr_det.timing import threads as torch_threads
 
 _SETTLE = 1  # uncounted runs before each that counts
+_PAUSE = 0.03  # seconds; OpenMP's and ONNX Runtime's threads spin for several milliseconds after their work
 _FROM_PROGRAM = ("torch", OURS)  # engines whose process reads the exported program
 
 
@@ -178,7 +179,7 @@ def _measured(
 def _timed(ready: Prepared, rounds: int) -> dict[str, list[float]]:
     variants = {name: engine.answer for name, engine in ready.engines.items()}
     with tqdm(total=rounds + 1, desc="rounds", leave=False, file=sys.stderr, disable=None) as bar:
-        return interleaved(variants, rounds, settle=_SETTLE, after=bar.update)
+        return interleaved(variants, rounds, settle=_SETTLE, pause=_PAUSE, after=bar.update)
 
 
 def _memories(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +16,23 @@ from slr_det.runtime import steps
 from slr_det.runtime.graph import Conv, Graph, Linear, Node, Opaque, Pad, Pointwise, Ref, Slice
 from slr_det.runtime.handles import Pool
 from slr_det.runtime.library import Library
-from slr_det.runtime.plan import Place, Plan, may_alias, view_of
+from slr_det.runtime.plan import Place, Plan, may_alias, view_of, zeros
 from slr_det.runtime.steps import Environment, Step
 from slr_det.runtime.structs import SLACK, Layout
+
+_aten = torch.ops.aten
+#: What torch had better do on all threads.
+_HEAVY = frozenset(
+    op.default
+    for op in (
+        _aten.convolution,
+        _aten.mm,
+        _aten.addmm,
+        _aten.bmm,
+        _aten.baddbmm,
+        _aten._scaled_dot_product_flash_attention_for_cpu,
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +71,7 @@ class Program:
         self.workspace: int | None = None
         self._workspace_size = 0
         self._lock = lock
-        self._slots = [torch.zeros(size) for size in plan.slots]
+        self._slots = [zeros(size) for size in plan.slots]
         self._more: list[Tensor] = []
         for storage, slot in plan.slot_of.items():
             self.addresses[storage] = self._slots[slot].data_ptr()
@@ -68,9 +85,12 @@ class Program:
         with torch.no_grad():
             self._steps = [step for node in graph.nodes for step in self._steps_of(node)]
         if self._workspace_size:
-            block = torch.zeros(self._workspace_size + SLACK)
+            block = zeros(self._workspace_size + SLACK)
             self._more.append(block)
             self.workspace = block.data_ptr()
+        heavy = any(isinstance(node, Opaque) and node.op in _HEAVY for node in graph.nodes)
+        passive = os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive"
+        self._torch_alone = not (heavy or plan.dense or passive)
         kept = [*self._slots, *self._more, *graph.constants.values()]
         self._mine = {tensor.untyped_storage().data_ptr() for tensor in kept}
 
@@ -85,14 +105,14 @@ class Program:
         Args:
             inputs: Contiguous tensors on the CPU, of the graph's shapes and types.
         """
-        with self._lock, torch.no_grad():
+        with self._lock, torch.no_grad(), self._torch_threads():
             env = dict(self._static)
             addresses, storage_of = self.addresses, self.plan.storage_of
             for name, tensor in zip(self.graph.inputs, inputs, strict=True):
                 env[name] = tensor
                 addresses[storage_of[name]] = tensor.data_ptr()
             for name, shape, storage in self._fresh:
-                tensor = torch.empty(shape)
+                tensor = torch.empty(shape, dtype=torch.float32, device="cpu")
                 env[name] = tensor
                 addresses[storage] = tensor.data_ptr()
             for step in self._steps:
@@ -100,6 +120,23 @@ class Program:
             theirs = {tensor.untyped_storage().data_ptr() for tensor in inputs}
             done: dict[str, Any] = {}
             return [self._output(item, env, theirs, done) for item in self.graph.outputs]
+
+    @contextmanager
+    def _torch_threads(self) -> Iterator[None]:
+        """Keep torch to one thread where it does small things only.
+
+        The threads of its OpenMP spin for milliseconds after each operation that used them, on the cores that ours
+        need for the next layer: that made a network of 4 ms take 10. With OMP_WAIT_POLICY=passive they sleep.
+        """
+        before = torch.get_num_threads()
+        if before == 1 or self.pool is None or not self._torch_alone:
+            yield
+            return
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     # -- for the steps ------------------------------------------------------------------------------------
 
@@ -112,7 +149,7 @@ class Program:
 
     def own(self, floats: int) -> int:
         """A further storage of so many floats."""
-        block = torch.zeros(floats)
+        block = zeros(floats)
         self._more.append(block)
         self.addresses.append(block.data_ptr())
         return len(self.addresses) - 1
@@ -225,7 +262,7 @@ class Program:
     def _new(self, name: str, env: Environment, theirs: set[int]) -> Tensor:
         place = self.plan.places.get(name)
         if place is not None and place.layout is not None and place.storage in self.plan.slot_of:
-            out = torch.empty(self.graph.values[name].shape)
+            out = torch.empty(self.graph.values[name].shape, dtype=torch.float32, device="cpu")
             target = Layout.contiguous(*out.shape)
             address = self.addresses[place.storage]
             self.library.copy(place.layout, address, target, out.data_ptr(), pool=self.pool)
