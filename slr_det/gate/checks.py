@@ -9,7 +9,7 @@ from typing import Any
 
 from slr_det.errors import ConfigError, nearest
 from slr_det.gate.measures import MEASURES, kind_of
-from slr_det.gate.quantities import RATE, SCORE, Quantity, parse_quantity, shown
+from slr_det.gate.quantities import SCORE, Quantity, exact, parse_quantity, shown
 from slr_det.task import Task
 
 MIN, MAX, BASELINE = "min", "max", "baseline"
@@ -72,23 +72,25 @@ class Check:
         """The limit in a few words, such as ``at least 0.35``."""
         kind = kind_of(self.metric)
         if self.rule != BASELINE:
-            return f"{'at most' if self.lower else 'at least'} {_limit(self.limit, kind)}"
+            return f"{'at most' if self.lower else 'at least'} {exact(self.limit, kind)}"
         sign = "+" if self.lower else "-"
-        spread = f" {sign} {_limit(self.tolerance or 0.0, kind)}" if self.tolerance else ""
+        spread = f" {sign} {exact(self.tolerance, kind)}" if self.tolerance else ""
         return f"baseline {shown(self.baseline, kind)}{spread}"
 
     @property
     def failure(self) -> str:
         """The sentence for a limit that is not kept."""
         kind = kind_of(self.metric)
-        said = f"{self.name} is {shown(self.value, kind)}"
+        short, full = shown(self.value, kind), exact(self.value, kind)
+        near = short == shown(self.limit, kind)  # 0.34999 is not the 0.3500 that was asked for
+        said = f"{self.name} is {full if near else short}"
         if self.rule == MIN:
             percent = kind == SCORE and self.limit > 1 >= self.value >= 0
             hint = f"; scores are fractions of 1: {self.limit / 100:g}?" if percent else ""
-            return f"{said}, below the minimum of {_limit(self.limit, kind)}{hint}"
+            return f"{said}, below the minimum of {exact(self.limit, kind)}{hint}"
         if self.rule == MAX:
-            return f"{said}, above the maximum of {_limit(self.limit, kind)}"
-        allowed = f" by more than {_limit(self.tolerance, kind)}" if self.tolerance else ""
+            return f"{said}, above the maximum of {exact(self.limit, kind)}"
+        allowed = f" by more than {exact(self.tolerance, kind)}" if self.tolerance else ""
         return f"{said}, worse than the baseline's {shown(self.baseline, kind)}{allowed}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -117,14 +119,18 @@ def parse_limits(
         ConfigError: Everything that is wrong, one sentence each.
     """
     problems: list[str] = []
-    common, own = Quantity(0.0), []
+    everywhere: list[Quantity] = []
+    own = []
     for word in tolerance:
         if "=" in word:
             own.append(word)
         elif (found := parse_quantity(word)) is None or found.number < 0:
             problems.append(f"--tolerance {word!r}: expected a number of 0 or more, or NAME=NUMBER")
         else:
-            common = found
+            everywhere.append(found)
+    if len(everywhere) > 1:
+        problems.append(f"--tolerance is given twice, as {' and '.join(map(str, everywhere))}; leave one out")
+    common = everywhere[-1] if everywhere else Quantity(0.0)
     if tolerance and not against:
         problems.append("--tolerance says how far a baseline may be missed; give --baseline FILE with it")
     limits = Limits(
@@ -146,7 +152,7 @@ def parse_limits(
             if lower is not measure.lower:
                 problems.append(_wrong_way(option, name, measure.lower))
             try:
-                quantity.of(measure.kind, f"{option} {name}={quantity.number:g}{quantity.unit}")
+                quantity.of(measure.kind, f"{option} {name}={quantity}")
             except ConfigError as error:
                 problems += error.problems
     if problems:
@@ -177,7 +183,14 @@ def judge(
     checks = [book.limit(MIN, name, quantity) for name, quantity in limits.least.items()]
     checks += [book.limit(MAX, name, quantity) for name, quantity in limits.most.items()]
     if baseline is not None:
-        own = {book.find("--tolerance", name): (name, q) for name, q in limits.tolerances.items()}
+        own: dict[str, tuple[str, Quantity]] = {}
+        for name, quantity in limits.tolerances.items():
+            metric = book.find("--tolerance", name)
+            if metric in own and metric:
+                book.problems.append(
+                    f"--tolerance: {own[metric][0]} and {name} are the same metric; leave one out"
+                )
+            own[metric] = (name, quantity)
         usual = {name: (name, limits.tolerance) for name in task.shown if name in book.numbers}
         for metric, (name, quantity) in (usual | {k: v for k, v in own.items() if k}).items():
             checks.append(book.against(metric, name, quantity, baseline, needed=metric in own))
@@ -227,7 +240,7 @@ class _Book:
             self.problems.append(_wrong_way(option, name, lower))
             return None
         try:
-            where = f"{option} {name}={quantity.number:g}{quantity.unit}"
+            where = f"{option} {name}={quantity}"
             limit = quantity.of(kind_of(metric), where)
         except ConfigError as error:
             self.problems += error.problems
@@ -245,7 +258,7 @@ class _Book:
             return None
         try:
             relative = quantity.unit == "%"
-            where = f"--tolerance {name}={quantity.number:g}{quantity.unit}"
+            where = f"--tolerance {name}={quantity}"
             tolerance = (
                 abs(before) * quantity.number / 100 if relative else quantity.of(kind_of(metric), where)
             )
@@ -264,6 +277,8 @@ def _pairs(option: str, words: Sequence[str], example: str, problems: list[str])
         quantity = parse_quantity(text)
         if not name or quantity is None:
             problems.append(f"{option} {word!r}: expected name=number, such as {example}")
+        elif name.lower() in {known.lower() for known in found}:
+            problems.append(f"{option} {word}: {name} has a limit already; leave one of them out")
         else:
             found[name] = quantity
     return found
@@ -274,16 +289,3 @@ def _wrong_way(option: str, name: str, lower: bool) -> str:
     return (
         f"{option}: of {name} {better} is better, so that it has no {bound}; write {right} {name}=... instead"
     )
-
-
-def _limit(value: float | None, kind: str) -> str:
-    """A limit as it was written: without the zeros that a measured value has."""
-    if value is None:
-        return ""
-    if kind == SCORE:
-        return f"{value:g}"
-    if kind == RATE:
-        return f"{value:g}x"
-    text = shown(value, kind)
-    number, space, unit = text.partition(" ")
-    return f"{number.rstrip('0').rstrip('.') if '.' in number else number}{space}{unit}"

@@ -29,7 +29,7 @@ _SPELLED = {
     RATE: "x",
     SCORE: "%",
 }
-_FORM = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z%]*)")
+_FORM = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z%]*)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,9 @@ class Quantity:
 
     number: float
     unit: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.number:g}{self.unit}"
 
     def of(self, kind: str, where: str) -> float:
         """The value in bytes, seconds, or as a plain number; ``where`` opens the message.
@@ -71,18 +74,35 @@ def parse_quantity(text: str) -> Quantity | None:
 
 
 def shown(value: float | None, kind: str) -> str:
-    """A value for people: ``0.3512``, ``11.90 MB``, ``34.1 ms``."""
+    """A value for people, as wide as its neighbours in a table: ``0.3512``, ``11.90 MB``, ``34.1 ms``."""
     if value is None or not math.isfinite(value):
         return "nan" if value is None else str(value)
+    number, unit = _scaled(value, kind)
     if kind == BYTES:
-        for unit, size in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
-            if abs(value) >= size:
-                return f"{value / size:.2f} {unit}"
-        return f"{value:g} bytes"
+        return f"{number:g}{unit}" if unit == " bytes" else f"{number:.2f}{unit}"
     if kind == TIME:
-        return f"{1000 * value:.1f} ms" if abs(value) < 1 else f"{value:.1f} s"
+        return f"{number:.1f}{unit}"
     if kind == COUNT:
-        return f"{value:,.0f}"
+        return f"{number:,.0f}"
     if kind == RATE:
-        return f"{value:.2f}x"
-    return f"{value:g}" if abs(value) > 1 and value == int(value) else f"{value:.4f}"
+        return f"{number:.2f}{unit}"
+    return f"{number:g}" if abs(number) > 1 and number == int(number) else f"{number:.4f}"
+
+
+def exact(value: float, kind: str) -> str:
+    """A value to six digits and without zeros at its end, as somebody would write it: ``0.35``, ``12.5829 MB``."""
+    if not math.isfinite(value):
+        return str(value)
+    number, unit = _scaled(value, kind)
+    return f"{number:,.0f}" if kind == COUNT else f"{number:.6g}{unit}"
+
+
+def _scaled(value: float, kind: str) -> tuple[float, str]:
+    """A value in the unit in which it is easiest to read."""
+    steps = {
+        BYTES: ((1e9, " GB"), (1e6, " MB"), (1e3, " KB"), (1.0, " bytes")),
+        TIME: ((1.0, " s"), (1e-3, " ms"), (1e-6, " us")),
+        RATE: ((1.0, "x"),),
+    }.get(kind, ((1.0, ""),))
+    size, unit = next((step for step in steps if abs(value) >= step[0]), steps[-1])
+    return value / size, unit

@@ -9,31 +9,33 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from slr_det.adapter import Adapter, EvalJob
 from slr_det.cli import BELOW_MINIMUM, OK, complain
 from slr_det.config import RunConfig
 from slr_det.errors import SlrDetError, StorageError
-from slr_det.files import atomic_write
 from slr_det.gate.baseline import Baseline, read_baseline
 from slr_det.gate.checks import Limits, judge, parse_limits
-from slr_det.gate.junit import junit
+from slr_det.gate.files import STDOUT, Files
 from slr_det.gate.measures import MEASURES, measure, size_of
 from slr_det.gate.outcome import Outcome
 from slr_det.gate.quantities import Quantity
 from slr_det.task import Task
 
-STDOUT = "-"
+#: What the files say while nothing else is known: of a process that was killed they must not hold an older verdict.
+UNFINISHED = "it did not come to its end: the process was killed, or the machine went down"
 
 
 def add_gate_options(parser: argparse.ArgumentParser, task: Task) -> None:
     """Declare the options."""
     lines = "\n".join(f"  {name:13s} {measure.says}" for name, measure in MEASURES.items())
+    usual = f"  {task.module} eval model=pruned.pt data={task.preset['data']}"
     parser.epilog = (
         f"{parser.epilog or ''}\n\nwhat --min, --max and --tolerance can name, besides the metrics:\n{lines}\n\n"
-        "exit codes: 0 every limit is kept, 1 one is not, 2 it could not run (--junit FILE then holds an error)"
+        f"examples:\n{usual} --min {task.minimum} --max bytes=12MB --junit eval.xml\n"
+        f"{usual} --baseline baseline.json --tolerance 0.005 --json eval.json\n\n"
+        "exit codes: 0 every limit is kept, 1 one is not, 2 it could not run (both files then hold the error)"
     )
     group = parser.add_argument_group("pass or fail, for CI (docs/ci.md)")
     group.add_argument(
@@ -96,19 +98,29 @@ class Gate:
         self.limits = Limits()
         self.baseline: Baseline | None = None
         self.outcome = Outcome(task.report_task, task.metric, command)
+        suite = f"{task.module.removeprefix('python -m ')}.eval"
+        self.files = Files(options.json, options.junit, suite)
 
     @contextlib.contextmanager
     def telling(self) -> Iterator[None]:
-        """Whatever ends the block early is in the files before it goes on: a CI system then shows why."""
+        """Whatever ends the block early is in the files before it goes on: a CI system then shows why.
+
+        Both are written before anything takes time, so that one that cannot be written is known then.
+        """
+        self.files.refuse(self.options.baseline)
         try:
+            self._write_files(replace(self.outcome, error=UNFINISHED), kind="Unfinished")
             yield
         except BaseException as error:
             message = str(error) if isinstance(error, SlrDetError) else f"{type(error).__name__}: {error}"
             self.outcome = replace(self.outcome, error=message.strip().rstrip(":"), checks=())
             try:
-                self._write_files(kind=type(error).__name__)
+                self._write_files(self.outcome, kind=type(error).__name__)
             except StorageError as second:  # the first one is what the user has to know
-                complain(str(second))
+                if str(second) != str(error):
+                    complain(str(second))
+            if self.options.json == STDOUT:
+                self._print_json()
             raise
 
     def read(self) -> None:
@@ -124,7 +136,8 @@ class Gate:
 
     def configured(self, config: RunConfig) -> None:
         """Take in the run's configuration; its ``min`` counts where the command line has none of that name."""
-        own = {name: Quantity(value) for name, value in config.minimum.items()}
+        given = {name.lower() for name in self.limits.least}
+        own = {name: Quantity(value) for name, value in config.minimum.items() if name.lower() not in given}
         self.limits = replace(self.limits, least={**own, **self.limits.least})
         self.outcome = replace(self.outcome, model=config.weights or config.model, data=config.data)
         if self.baseline is not None and self.baseline.data not in ("", config.data):
@@ -144,9 +157,9 @@ class Gate:
         numbers = None if self.baseline is None else self.baseline.numbers
         checks = judge(self.task, {**metrics, **measures}, self.limits, numbers)
         self.outcome = replace(self.outcome, checks=checks)
-        self._write_files()
+        self._write_files(self.outcome)
         if self.options.json == STDOUT:
-            print(json.dumps(self.outcome.document(), indent=1, allow_nan=False))
+            self._print_json()
         else:
             print(self.outcome.table())
         for check in checks:
@@ -154,22 +167,11 @@ class Gate:
                 complain(check.failure)
         return OK if self.outcome.passed else BELOW_MINIMUM
 
-    def _write_files(self, kind: str = "") -> None:
-        outcome, options = self.outcome, self.options
-        if options.json not in (None, STDOUT):
-            text = json.dumps(outcome.document(), indent=1, allow_nan=False)
-            atomic_write(Path(options.json), text + "\n")
-        if options.junit:
-            known = [("model", outcome.model), ("data", outcome.data), ("baseline", outcome.baseline)]
-            document = junit(
-                f"{self.task.module.removeprefix('python -m ')}.eval",
-                outcome.checks,
-                seconds=time.monotonic() - self.began,
-                properties=[(name, value) for name, value in known if value],
-                error=(kind, outcome.error) if outcome.error else None,
-                output=outcome.table(),
-            )
-            atomic_write(Path(options.junit), document)
+    def _write_files(self, outcome: Outcome, kind: str = "") -> None:
+        self.files.write(outcome, time.monotonic() - self.began, kind)
+
+    def _print_json(self) -> None:
+        print(json.dumps(self.outcome.document(), indent=1, allow_nan=False))
 
     def _say(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)

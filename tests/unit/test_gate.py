@@ -16,11 +16,12 @@ from report_example import make_classifier_report, make_report
 from slr_det import classify, lane, yolo
 from slr_det.arguments import parse
 from slr_det.errors import ConfigError, DataError
+from slr_det.gate import Gate
 from slr_det.gate.baseline import read_baseline
 from slr_det.gate.checks import Check, Limits, judge, parse_limits
 from slr_det.gate.junit import junit
 from slr_det.gate.outcome import Outcome
-from slr_det.gate.quantities import BYTES, COUNT, RATE, SCORE, TIME, parse_quantity, shown
+from slr_det.gate.quantities import BYTES, COUNT, RATE, SCORE, TIME, exact, parse_quantity, shown
 from slr_det.report import write_report
 from slr_det.task import Task
 
@@ -58,14 +59,18 @@ def test_quantities_have_the_units_of_their_kind(text: str, kind: str, value: fl
     assert quantity is not None and quantity.of(kind, "x") == pytest.approx(value, rel=1e-12)
 
 
-@pytest.mark.parametrize("text", ["", "MB", "12 furlongs", "nan", "inf", "1e999", "0x10", "1,5"])
+@pytest.mark.parametrize("text", ["", "MB", "12 furlongs", "nan", "inf", "1e999", "0x10", "1,5", "\u0663"])
 def test_what_is_no_quantity_is_none(text: str) -> None:
     assert parse_quantity(text) is None
 
 
 def test_values_are_shown_with_units() -> None:
     assert [shown(v, BYTES) for v in (12.0, 1500.0, 12e6)] == ["12 bytes", "1.50 KB", "12.00 MB"]
-    assert [shown(v, TIME) for v in (0.0341, 2.0)] == ["34.1 ms", "2.0 s"]
+    assert [shown(v, TIME) for v in (0.0341, 2.0, 1.735e-4)] == ["34.1 ms", "2.0 s", "173.5 us"]
+    assert [exact(v, BYTES) for v in (12 * 1024**2, 7.0, 0.0)] == ["12.5829 MB", "7 bytes", "0 bytes"]
+    assert [exact(90.0, TIME), exact(20.0, RATE), exact(1e9, COUNT), exact(0.35, SCORE)] == [
+        *("90 s", "20x", "1,000,000,000", "0.35")
+    ]
     assert [shown(0.35, SCORE), shown(128.0, SCORE), shown(1234567.0, COUNT)] == [
         "0.3500",
         "128",
@@ -116,6 +121,30 @@ def test_every_wrong_word_is_said_at_once() -> None:
         "give --baseline FILE with it",
     ):
         assert part in text
+
+
+def test_a_limit_is_given_once_and_none_is_dropped() -> None:
+    with pytest.raises(ConfigError) as caught:
+        limits(["map50=0.6", "MAP50=0.4"], tolerance=["0.1", "1%"], against=True)
+    assert list(caught.value.problems) == [
+        "--tolerance is given twice, as 0.1 and 1%; leave one out",
+        "--min MAP50=0.4: MAP50 has a limit already; leave one of them out",
+    ]
+    both = limits(tolerance=["map50=0.1", "AP50=0.2"], against=True)
+    with pytest.raises(ConfigError, match="map50 and AP50 are the same metric"):
+        judge(yolo.TASK, METRICS, both, {"AP50": 0.5})
+    # Two names of one metric are two limits, and both are held.
+    checks = judge(yolo.TASK, METRICS, limits(["map50=0.4", "AP50=0.6"]), None)
+    assert [check.passed for check in checks] == [True, False]
+
+
+def test_a_limit_that_is_just_missed_does_not_look_kept() -> None:
+    (check,) = judge(yolo.TASK, {"AP50": 0.34999}, limits(["map50=0.35"]), None)
+    assert check.failure == "map50 is 0.34999, below the minimum of 0.35"
+    (check,) = judge(yolo.TASK, {"AP50": 0.5, "bytes": 12_004_000.0}, limits(most=["bytes=12MB"]), None)
+    assert check.failure == "bytes is 12.004 MB, above the maximum of 12 MB"
+    (check,) = judge(yolo.TASK, {"latency": 0.03}, limits(most=["latency=10us"]), None)
+    assert check.failure == "latency is 30.0 ms, above the maximum of 10 us"
 
 
 def test_names_and_directions_that_do_not_exist_are_said_at_once() -> None:
@@ -171,6 +200,10 @@ def test_a_baseline_is_a_run_or_an_evaluation(tmp_path: Path) -> None:
         assert found.numbers["bytes"] == report["bytes"]["pruned"]
         assert found.numbers["compression"] == pytest.approx(report["compression"]["model"]["rate"])
     saved = tmp_path / "eval.json"
+    saved.write_text(
+        json.dumps(Outcome("detect", "AP50", "", metrics={"AP50": 0.4, "n": 10**400}).document())
+    )
+    assert dict(read_baseline(saved, "detect").numbers) == {"AP50": 0.4}  # no float can hold the other
     outcome = Outcome("detect", "AP50", "eval", "a.pt", "coco", {"AP50": 0.4, "AP": math.nan}, {"bytes": 7.0})
     saved.write_text(json.dumps(outcome.document(), allow_nan=False))
     found = read_baseline(saved, "detect")
@@ -205,7 +238,7 @@ def test_what_is_no_baseline_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_the_table_says_metric_value_limit_and_verdict() -> None:
-    checks = judge(yolo.TASK, METRICS, limits(["map50=0.6", "map50=0.4"], ["bytes=13MB"]), None)
+    checks = judge(yolo.TASK, METRICS, limits(["map50=0.4"], ["bytes=13MB"]), None)
     measures = {"bytes": 12e6}
     table = Outcome("detect", "AP50", "", metrics={"AP50": 0.5, "n": 3}, measures=measures, checks=checks)
     assert table.table().splitlines() == [
@@ -320,6 +353,73 @@ def test_what_cannot_run_is_told_in_both_files(
     assert message in document["error"] and document["passed"] is False
     (suite,) = junitparser.JUnitXml.fromfile(str(tmp_path / "eval.xml"))
     assert (suite.tests, suite.errors) == (1, 1) and message in next(iter(suite)).result[0].message
+
+
+def test_a_file_that_cannot_be_written_is_known_before_the_evaluation_and_told_in_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("timm", reason="needs the classify extra")
+    monkeypatch.chdir(tmp_path)
+    full = Path("/dev/full").stat().st_mode
+    # There is no such checkpoint: an error of its own would say that something was read before the files were tried.
+    assert (
+        classify.main(["eval", "model=none.pt", "data=digits", "--json", "/dev/full", "--junit", "a.xml"])
+        == 2
+    )
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "error: /dev/full: is a device or a pipe, not a file; name another one"
+    (suite,) = junitparser.JUnitXml.fromfile("a.xml")
+    assert suite.errors == 1 and "/dev/full" in next(iter(suite)).result[0].message
+    assert (
+        classify.main(["eval", "model=none.pt", "data=digits", "--json", "a.json", "--junit", "/dev/full"])
+        == 2
+    )
+    assert "/dev/full" in json.loads(Path("a.json").read_text())["error"]
+    assert Path("/dev/full").stat().st_mode == full
+
+
+def test_no_file_of_the_user_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    kept = {"model.pt": "weights", "report.json": '{"schema": "slr_det.report/1"}', "x.xml": "<a/>"}
+    old = json.dumps(Outcome("classify", "top1", "", metrics={"top1": 0.4}).document())
+    for name, content in {**kept, "old.json": old}.items():
+        Path(name).write_text(content)
+    for words, message in (
+        (["--json", "model.pt"], "--json model.pt: is there already, and no evaluation wrote it"),
+        (["--json", "report.json"], "--json report.json: is there already"),
+        (["--junit", "x.xml"], "--junit x.xml: is there already"),
+        (["--baseline", "old.json", "--json", "./old.json"], "--json ./old.json: is the baseline"),
+        (["--json", "new", "--junit", "./new"], "--json and --junit are the same file, new; name two"),
+        (["--junit", ""], "--junit: the name of the file is empty"),
+    ):
+        assert classify.main(["eval", "model=model.pt", "data=digits", *words]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: {message}")
+    assert {name: Path(name).read_text() for name in kept} == kept and Path("old.json").read_text() == old
+    assert not Path("new").exists()
+
+
+def test_what_an_older_evaluation_said_is_gone_while_the_next_one_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = parse(classify.TASK, ["eval", "model=a.pt", "--json", "a.json", "--junit", "a.xml"])
+    Path("a.json").write_text(json.dumps(Outcome("classify", "top1", "").document()))
+    assert json.loads(Path("a.json").read_text())["passed"] is True
+    Path("a.xml").touch()  # as mktemp makes them
+    with Gate(classify.TASK, options, "eval").telling():
+        document = json.loads(Path("a.json").read_text())
+        assert document["passed"] is False and "did not come to its end" in document["error"]
+        (suite,) = junitparser.JUnitXml.fromfile("a.xml")
+        assert suite.errors == 1
+
+
+def test_json_on_stdout_tells_an_error_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert classify.main(["eval", "model=a.pt", "data=digits", "--json", "--min", "top1"]) == 2
+    document = json.loads(capsys.readouterr().out)
+    assert document["passed"] is False and "--min 'top1'" in document["error"]
 
 
 def test_a_bug_is_not_taken_for_a_verdict(capsys: pytest.CaptureFixture[str]) -> None:
