@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from slr_det.bench.study.rules import differences
 from slr_det.config import load_config
-from slr_det.errors import CheckpointError, ConfigError, DataError, SlrDetError
+from slr_det.errors import CheckpointError, ConfigError, DataError, SlrDetError, StorageError
 from slr_det.files import atomic_write
 from slr_det.report import load_report
 from slr_det.runstate import CONFIG_FILE, STATE_FILE, RunState, fingerprint_of
@@ -63,11 +64,18 @@ class Job:
         atomic_write(folder / JOB_FILE, json.dumps(asdict(self)) + "\n")
 
     def alive(self) -> bool:
-        """Whether the scheduler still has it, waiting or running."""
+        """Whether the scheduler still has it, waiting or running; True where it cannot be asked."""
         if self.scheduler == "local":
             return _runs(self.number)
-        import submitit
-
+        try:
+            import submitit
+        except (
+            ModuleNotFoundError
+        ):  # nobody here can ask; two processes in one cell would be worse than waiting
+            return True
+        logging.getLogger("submitit").setLevel(
+            logging.ERROR
+        )  # it warns on stdout where SLURM keeps no accounts
         return not submitit.SlurmJob(folder=self.folder, job_id=self.number).done(force_check=True)
 
 
@@ -106,7 +114,7 @@ def refuse_changed(cells: Iterable[tuple[Cell, State]]) -> None:
 
 def prepare(cell: Cell) -> None:
     """Make the folder that the cell's command line then continues; a run that was begun is kept."""
-    if (cell.folder / STATE_FILE).is_file():
+    if all((cell.folder / name).is_file() for name in (CONFIG_FILE, STATE_FILE)):
         (cell.folder / FAILED_FILE).unlink(missing_ok=True)
         (cell.folder / JOB_FILE).unlink(missing_ok=True)
         return
@@ -116,8 +124,16 @@ def prepare(cell: Cell) -> None:
 
 
 def clear(cell: Cell) -> None:
-    """Throw away what a cell has done."""
-    shutil.rmtree(cell.folder, ignore_errors=True)
+    """Throw away what a cell has done; StorageError where that cannot be removed."""
+    try:
+        if cell.folder.is_dir():
+            shutil.rmtree(cell.folder)
+        else:
+            cell.folder.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"{cell.folder}: cannot be cleared ({error.strerror or error}); remove it yourself"
+        ) from error
 
 
 def fail(folder: Path, line: str) -> None:
@@ -147,9 +163,10 @@ def _fingerprint(*names: str) -> str:
 
 def _job_of(cell: Cell) -> Job | None:
     try:
-        return Job(**json.loads((cell.folder / JOB_FILE).read_text(encoding="utf-8")))
+        job = Job(**json.loads((cell.folder / JOB_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+    return job if all(isinstance(value, str) for value in asdict(job).values()) else None
 
 
 def _runs(process: str) -> bool:

@@ -81,6 +81,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options.settings = [*options.settings, *rest]
     if options.wait and not options.submitit:
         parser.error("--wait belongs to --submitit")
+    if sum((options.list, options.table, options.submitit is not None)) > 1:
+        parser.error("--list, --table and --submitit are three different things; give one of them")
     return options
 
 
@@ -127,7 +129,7 @@ class Sweep:
             left = [cell for cell, state in states if state.name not in (FINISHED, HANDED_OVER)]
             elsewhere = sum(state.name == HANDED_OVER for _, state in states)
             if elsewhere:
-                _say(f"{elsewhere} cells are with a scheduler already and are left alone")
+                _say(f"{elsewhere} cells are with a scheduler already and are left alone (see --list)")
             self.grid = grid
             if options.submitit:
                 return self._submit(grid, left)

@@ -87,6 +87,13 @@ class Grid:
 class _TopLevel(TopLevel):
     """The keys of a sweep; seeds and rates are read as a study reads them."""
 
+    def rates(self) -> tuple[float, ...]:
+        """Rates of which each has a folder of its own."""
+        rates = super().rates()
+        if len(set(rates)) == len(rates) > len({_folder_of(rate) for rate in rates}):
+            self._wrong("rates", self.content["rates"], "rates that differ in their first six digits")
+        return rates
+
     def methods(self) -> tuple[str, ...]:
         """Different names of methods."""
         found = tuple(str(item) for item in self._list("methods"))
@@ -133,7 +140,10 @@ def load_grid(path: str | Path, words: Sequence[str] = ()) -> Grid:
         )
     if problems:
         raise ConfigError(problems)
-    task = find_task(str(content["task"]))
+    try:
+        task = find_task(str(content["task"]))
+    except ConfigError as error:
+        raise ConfigError([f"{file}: {problem}" for problem in error.problems]) from error
     others = [word for word in words if not word.startswith("name=")]
     plain = Grid(file, tuple(words), name, Path(), task, found, rates, seeds, ())
     return _with_cells(plain, section, others)
@@ -184,8 +194,12 @@ def _with_cells(grid: Grid, section: Mapping[str, Any], words: Sequence[str]) ->
 
 
 def _cell(folder: Path, method: str, rate: float, seed: int, config: RunConfig) -> Cell:
-    own = folder / "cells" / method / f"{rate:g}x" / f"seed{seed}"
+    own = folder / "cells" / method / _folder_of(rate) / f"seed{seed}"
     return Cell(method, rate, seed, own, replace(config, name=own.name, project=str(own.parent)))
+
+
+def _folder_of(rate: float) -> str:
+    return f"{rate:g}x"
 
 
 def _where(error: ConfigError, entries: Mapping[str, Entry], file: str) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from slr_det.bench import __main__ as bench
-from slr_det.bench.study import child, command, run
+from slr_det.bench.study import command, run
 from slr_det.bench.study.cells import (
     Cell,
     Mark,
@@ -30,7 +30,7 @@ from slr_det.bench.study.cells import (
     state,
     wanted,
 )
-from slr_det.bench.study.child import error_in
+from slr_det.bench.study.child import Child, error_in, outcome
 from slr_det.bench.study.findings import Findings
 from slr_det.bench.study.model import Entry, Study
 from slr_det.bench.study.run import How, run_cells, unfinished
@@ -259,7 +259,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def start(words: list[str], **options: Any) -> Any:
         return real([sys.executable, str(script), *words[-2:]], **options)
 
-    monkeypatch.setattr(child.subprocess, "Popen", start)
+    monkeypatch.setattr("slr_det.bench.study.child.subprocess.Popen", start)
     monkeypatch.setattr(run, "_POLL", 0.01)
 
 
@@ -285,7 +285,9 @@ def test_cells_without_a_dense_model_are_left_out(tmp_path: Path) -> None:
     study = make(tmp_path, seeds=(3,), rates=(10.0,))
     # The folder's name holds "admm", so that the script fails for it.
     cells = [
-        replace(cell, start=replace(cell.start, folder=tmp_path / "dense-admm")) for cell in cells_of(study)
+        replace(cell, start=replace(cell.start, folder=tmp_path / "dense-admm"))
+        for cell in cells_of(study)
+        if cell.start is not None
     ]
     failures = run_cells(unfinished(cells), how(1), say=lambda line: None, after=lambda cell: "")
     assert [f.error for f in failures] == ["it broke", *["left out, since its dense model failed"] * 2]
@@ -301,6 +303,20 @@ def test_the_last_error_line_of_this_attempt_is_found(tmp_path: Path) -> None:
     assert error_in(log, offset) == "new"
     log.write_bytes(b"error: old\nTraceback\nValueError: x\n")
     assert error_in(log, offset) == "ValueError: x"
+
+
+@pytest.mark.parametrize(
+    ("signal", "said"),
+    [("KILL", "was killed by SIGKILL; out of memory?; see its log.txt"), ("SEGV", "was killed by SIGSEGV")],
+)
+def test_a_run_that_is_killed_is_not_told_by_the_last_line_of_its_log(
+    signal: str, said: str, tmp_path: Path
+) -> None:
+    code = f"import os, signal; print('epoch 1 of 3', flush=True); os.kill(os.getpid(), signal.SIG{signal})"
+    log = (tmp_path / "log.txt").open("ab")
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=log, stderr=log)
+    process.wait()
+    assert outcome(Child(tmp_path, process, log, 0, 0.0)).startswith(said)
 
 
 def test_only_one_process_is_let_into_a_folder(tmp_path: Path) -> None:

@@ -120,10 +120,11 @@ def test_settings_of_ones_own_data_have_nothing_of_the_default(tmp_path: Path) -
         ({"methods": ["slr", "slr"]}, "expected each method once"),
         ({"methods": []}, "methods is not given"),
         ({"rates": [10, 10]}, "expected each rate once"),
+        ({"rates": [4.8740001, 4.8740002]}, "expected rates that differ in their first six digits"),
         ({"seeds": [0, 0]}, "expected different whole numbers"),
         ({"seeds": None}, "seeds is not given"),
         ({"method": "slr"}, "unknown key 'method' (did you mean 'methods'?)"),
-        ({"task": "yollo"}, "task is 'yollo', expected one of"),
+        ({"task": "yollo"}, "grid.yaml: task is 'yollo', expected one of"),
         ({"settings": [1]}, "expected a section with keys of its own"),
         ({"settings": {"seed": 3}}, "seed is set by the sweep: 'seeds' lists them"),
         ({"settings": {"prune": {"keep": 0.1}}}, "prune.keep is set by the sweep: 'rates' says"),
@@ -208,6 +209,31 @@ def test_a_cell_with_a_scheduler_is_left_to_it_while_the_job_lives(tmp_path: Pat
     finally:
         process.kill()
         process.wait()
+    assert state_of(cell) == State("started")
+
+
+def test_a_job_that_nobody_can_ask_about_keeps_its_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = load(tmp_path).cells[0]
+    prepare(cell)
+    Job("slurm", "12_3", str(tmp_path)).write(cell.folder)
+    monkeypatch.setitem(sys.modules, "submitit", None)  # as where it is not installed
+    assert state_of(cell) == State("handed over", "slurm 12_3")
+    for content in ("[]", "{", '{"scheduler": "slurm", "number": 12, "folder": 3}'):
+        (cell.folder / "job.json").write_text(content)
+        assert state_of(cell) == State("started")
+
+
+def test_what_stands_in_the_place_of_a_cell_is_cleared(tmp_path: Path) -> None:
+    cell = load(tmp_path).cells[0]
+    prepare(cell)
+    (cell.folder / "config.yaml").unlink()  # a state without its settings continues nowhere
+    prepare(cell)
+    assert state_of(cell) == State("started")
+    clear(cell)
+    cell.folder.write_text("a file")
+    prepare(cell)
     assert state_of(cell) == State("started")
 
 

@@ -73,6 +73,9 @@ def outcome(child: Child) -> str:
     code = child.process.returncode
     if code in (OK, BELOW_MINIMUM):
         return ""
+    if code < 0:  # the last line of its log is about something else
+        memory = "; out of memory?" if -code == signal.SIGKILL else ""
+        return f"was killed by {signal.Signals(-code).name}{memory}; see its {LOG}"
     return error_in(child.folder / LOG, child.written) or f"ended with code {code}; see its {LOG}"
 
 
