@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
@@ -70,9 +71,8 @@ def capture(model: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
 def _capture(model: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        traced = copy.deepcopy(model).eval()
-        # Models that remember something by the inputs' size, such as anchors, do that now and not while traced.
-        traced(*(tensor.clone() for tensor in inputs))
+        traced = copy.deepcopy(model)
+        _settle(traced, inputs)
         state = {**dict(traced.named_parameters()), **dict(traced.named_buffers())}
         names = list(state)
         structures: list[Any] = []
@@ -95,6 +95,32 @@ def _capture(model: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
     graph.outputs = tuple(next(produced) if leaf is _TENSOR else leaf for leaf in leaves)
     fuse(graph)
     return Captured(graph, structures[-1])
+
+
+def _settle(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Let a model remember what it does by its inputs' size, such as anchors, now and not while it is traced.
+
+    Raises:
+        RuntimeRefusedError: It changes its parameters or buffers every time: a trace would hold one moment of them.
+    """
+    for _ in range(2):
+        before = _state(model)
+        model(*(tensor.clone() for tensor in inputs))
+        after = _state(model)
+        if before.keys() == after.keys() and all(
+            tensor is after[name][0] and version == after[name][1]
+            for name, (tensor, version) in before.items()
+        ):
+            return
+    raise RuntimeRefusedError("the model changes its own state when it runs; it runs in torch")
+
+
+def _state(model: nn.Module) -> dict[str, tuple[Tensor, int]]:
+    """Parameters and buffers, and how often each was written; torch does not count that for inference tensors."""
+    return {
+        name: (tensor, 0 if is_lazy(tensor) or tensor.is_inference() else tensor._version)
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+    }
 
 
 class _FlatLinear(TorchFunctionMode):

@@ -57,7 +57,7 @@ def _marks(tensor: Tensor) -> Tensor:
 
 def random_like(inputs: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
     """Floating-point inputs in the range of given ones; all others as they are."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     drawn = []
     for tensor in inputs:
         if not tensor.is_floating_point() or tensor.numel() == 0:
@@ -66,7 +66,7 @@ def random_like(inputs: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
         low, high = float(tensor.min()), float(tensor.max())
         if not low < high:
             low, high = low - 1.0, low + 1.0
-        numbers = torch.rand(tensor.shape, generator=generator)
+        numbers = torch.rand(tensor.shape, generator=generator, dtype=torch.float32, device="cpu")
         drawn.append((low + (high - low) * numbers).to(tensor.dtype))
     return tuple(drawn)
 

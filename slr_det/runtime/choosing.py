@@ -12,7 +12,7 @@ from slr_det.errors import RuntimeRefusedError
 from slr_det.runtime.graph import Conv, Graph, Linear
 from slr_det.runtime.handles import Pool
 from slr_det.runtime.library import Library
-from slr_det.runtime.plan import Plan, make_plan, view_of
+from slr_det.runtime.plan import Plan, make_plan, view_of, zeros
 from slr_det.runtime.steps import activate_, conv_spec, dense_conv
 from slr_det.runtime.structs import SLACK, Layout
 from slr_det.runtime.table import Row, density, kind
@@ -145,7 +145,7 @@ def _conv(plan: Plan, conv: Conv, library: Library, pool: Pool | None) -> tuple[
     begin, end = _alone(begin), _alone(end)
     packed = library.conv(conv_spec(conv), conv.weight, conv.bias, begin, end)
     source, target = _memory(begin), _memory(end)
-    workspace = torch.zeros(packed.info.workspace + SLACK)
+    workspace = zeros(packed.info.workspace + SLACK)
     view, run = view_of(source, begin), dense_conv(conv)
 
     def sparse() -> None:
@@ -171,8 +171,12 @@ def _conv(plan: Plan, conv: Conv, library: Library, pool: Pool | None) -> tuple[
 def _linear(plan: Plan, linear: Linear, library: Library, pool: Pool | None) -> tuple[str, Action, Action]:
     rows = plan.graph.values[linear.inputs[0]].shape[0]
     packed = library.linear(linear.weight, linear.bias, rows, linear.activation, linear.slope)
-    source, target = torch.rand(rows, linear.weight.shape[1]), torch.zeros(rows, linear.weight.shape[0])
-    workspace = torch.zeros(packed.info.workspace + SLACK)
+    inputs, outputs = linear.weight.shape[1], linear.weight.shape[0]
+    source, target = (
+        zeros(rows * inputs).view(rows, inputs).uniform_(),
+        zeros(rows * outputs).view(rows, outputs),
+    )
+    workspace = zeros(packed.info.workspace + SLACK)
 
     def sparse() -> None:
         packed.run(source.data_ptr(), target.data_ptr(), workspace.data_ptr(), pool)
@@ -196,8 +200,8 @@ def _alone(layout: Layout) -> Layout:
 
 def _memory(layout: Layout) -> torch.Tensor:
     """Memory of a layout, with random numbers where the image is."""
-    memory = torch.zeros(layout.images * layout.image + layout.origin + layout.left + SLACK)
-    view_of(memory, layout).uniform_(-1.0, 1.0, generator=torch.Generator().manual_seed(0))
+    memory = zeros(layout.images * layout.image + layout.origin + layout.left + SLACK)
+    view_of(memory, layout).uniform_(-1.0, 1.0, generator=torch.Generator("cpu").manual_seed(0))
     return memory
 
 

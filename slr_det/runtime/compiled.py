@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from slr_det.errors import ConfigError, RuntimeRefusedError, RuntimeUnavailableError, nearest
-from slr_det.runtime import checking, choosing, table
+from slr_det.runtime import checking, choosing, conditions, table
 from slr_det.runtime.capture import Captured, capture
 from slr_det.runtime.choosing import Choices
 from slr_det.runtime.handles import Pool
@@ -24,6 +24,8 @@ from slr_det.runtime.tuning import race
 CHOICES = ("measure", "sparse", "dense")
 #: Programs for so many shapes of inputs are kept; the one not used for longest goes first.
 SHAPES = 4
+#: More than any machine has, and few enough to be started.
+MOST_THREADS = 1024
 
 _Key = tuple[tuple[torch.Size, torch.dtype], ...]
 _Pair = tuple[Captured, Program]
@@ -70,8 +72,9 @@ def _check(model: nn.Module, inputs: tuple[Any, ...], threads: int | None, choos
         raise ConfigError(
             f"choose is '{choose}', expected one of {', '.join(CHOICES)}{nearest(choose, CHOICES)}"
         )
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise ConfigError(f"threads is {threads}, expected a whole number from 1 on")
+    whole = isinstance(threads, int) and not isinstance(threads, bool)
+    if threads is not None and not (whole and 1 <= threads <= MOST_THREADS):
+        raise ConfigError(f"threads is {threads}, expected a whole number from 1 to {MOST_THREADS:,}")
     if not inputs:
         raise ConfigError(
             "no inputs are given; give tensors as the model will get them: compile(model, images)"
@@ -110,7 +113,7 @@ class CompiledModule(nn.Module):
         self._choose, self._verify = choose, verify
         self._choices: dict[choosing.Key, bool] | None = None
         self._forget()
-        self.eval()
+        self.training = False  # of this module alone: the model's parts stay as they are
 
     def forward(self, *inputs: Tensor) -> Any:
         """The model's outputs, as new tensors without gradients."""
@@ -123,6 +126,20 @@ class CompiledModule(nn.Module):
     def train(self, mode: bool = True) -> CompiledModule:
         """Stay in evaluation mode: a compiled model cannot be trained."""
         return super().train(False)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Load weights into the model; programs are made anew, with the choices that were made."""
+        try:
+            return super().load_state_dict(*args, **kwargs)
+        finally:
+            self._programs.clear()
+
+    def _apply(self, *args: Any, **kwargs: Any) -> CompiledModule:
+        """What ``to``, ``double`` and their like do to weights; programs are made anew."""
+        try:
+            return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call,no-any-return]
+        finally:
+            self._programs.clear()
 
     def report(self) -> str:
         """The table as text, its first line the result."""
@@ -144,8 +161,9 @@ class CompiledModule(nn.Module):
     def prepare(self, inputs: tuple[Tensor, ...]) -> None:
         """Choose how each layer runs, by these inputs, and make the program for their shapes."""
         try:
-            self._prepare(inputs)
-        except (RuntimeUnavailableError, RuntimeRefusedError) as error:
+            with torch.inference_mode(False):  # what lies between layers is written in every run, in any mode
+                self._prepare(inputs)
+        except (RuntimeUnavailableError, RuntimeRefusedError, MemoryError) as error:
             self._stay_dense(str(error))
 
     def _prepare(self, inputs: tuple[Tensor, ...]) -> None:
@@ -153,7 +171,10 @@ class CompiledModule(nn.Module):
             self._stay_dense("choose is 'dense'")
             return
         library = load()
-        _check_numbers(self.model, inputs)
+        found = conditions.obstacle(inputs)
+        if found is not None:
+            raise RuntimeRefusedError(found)
+        conditions.check_numbers(self.model)
         captured = capture(self.model, inputs)
         choices, program = self._best(captured, library)
         others = table.unsupported(captured.graph)
@@ -207,7 +228,7 @@ class CompiledModule(nn.Module):
 
     def _program(self, inputs: tuple[Any, ...]) -> _Pair | None:
         """The program for inputs of these shapes, made where there is none; None where the model itself has to run."""
-        if not all(isinstance(tensor, Tensor) and tensor.device.type == "cpu" for tensor in inputs):
+        if conditions.obstacle(inputs) is not None:
             return None
         if self._process != os.getpid():
             self._forget()  # threads do not survive a fork
@@ -220,12 +241,13 @@ class CompiledModule(nn.Module):
             self._programs.move_to_end(key)
             return self._programs[key]
 
+    @torch.inference_mode(False)
     def _for_shapes(self, inputs: tuple[Tensor, ...]) -> _Pair | None:
         try:
             library = load()
             captured = capture(self.model, inputs)
             pair = (captured, self._make(captured, self._choices or {}, library))
-        except (RuntimeUnavailableError, RuntimeRefusedError):
+        except (RuntimeUnavailableError, RuntimeRefusedError, MemoryError):
             return None
         if (
             self._verify
@@ -266,25 +288,6 @@ def _run(pair: _Pair, inputs: tuple[Tensor, ...]) -> Any:
 
 def _key(inputs: tuple[Tensor, ...]) -> _Key:
     return tuple([(tensor.shape, tensor.dtype) for tensor in inputs])
-
-
-def _check_numbers(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    """Refuse what the runtime has no numbers for, before anything is traced."""
-    weights = list(model.named_parameters())
-    placed = [
-        *weights,
-        *model.named_buffers(),
-        *((f"input {at}", item) for at, item in enumerate(inputs, start=1)),
-    ]
-    for name, tensor in placed:
-        if tensor.device.type != "cpu":
-            raise RuntimeRefusedError(
-                f"{name} is on {tensor.device}, and the sparse runtime works on the CPU"
-            )
-    if weights and all(tensor.dtype != torch.float32 for _, tensor in weights):
-        name, tensor = weights[0]
-        kind = str(tensor.dtype).removeprefix("torch.")
-        raise RuntimeRefusedError(f"{name} is {kind}, and the sparse runtime works in float32")
 
 
 def _too_dense(choices: Choices) -> str:

@@ -218,17 +218,6 @@ class Graph:
         """The node that writes each value; inputs and constants have none."""
         return {node.out: node for node in self.nodes}
 
-    def rename(self, old: str, new: str) -> None:
-        """Let every reader of one value read another one, which has the same numbers."""
-        for node in self.nodes:
-            if old in node.inputs:
-                node.inputs = tuple(new if name == old else name for name in node.inputs)
-                for part in (node, getattr(node, "original", None)):
-                    if isinstance(part, Opaque):
-                        part.args = replace_refs(part.args, old, new)
-                        part.kwargs = replace_refs(part.kwargs, old, new)
-        self.outputs = replace_refs(self.outputs, old, new)
-
     def drop_unread(self) -> None:
         """Remove nodes whose results nobody reads, and those that only they need."""
         needed = {item.name for item in self.outputs if isinstance(item, Ref)}
@@ -237,16 +226,7 @@ class Graph:
             if node.out in needed:
                 kept.append(node)
                 needed.update(node.inputs)
+                # Constants too that are folded into the node, for it may be given back to torch.
+                needed.update(getattr(node, "original", node).inputs)
         self.nodes = kept[::-1]
         self.constants = {name: tensor for name, tensor in self.constants.items() if name in needed}
-
-
-def replace_refs(item: Any, old: str, new: str) -> Any:
-    """A copy of nested arguments in which one value stands for another."""
-    if isinstance(item, Ref):
-        return Ref(new) if item.name == old else item
-    if isinstance(item, (list, tuple)):
-        return type(item)(replace_refs(part, old, new) for part in item)
-    if isinstance(item, dict):
-        return {key: replace_refs(part, old, new) for key, part in item.items()}
-    return item

@@ -44,6 +44,11 @@ def weights_address(tensor: Tensor | None, shape: tuple[int, ...]) -> tuple[Tens
     return held, held.data_ptr()
 
 
+def _freed(owner: object, free: Any, handle: int | None) -> None:
+    """Free what an object holds when it goes; not when Python ends, for threads may still be at it then."""
+    weakref.finalize(owner, free, handle).atexit = False
+
+
 class Pool:
     """Threads that runs share, the caller's own among them; one run at a time may use a pool.
 
@@ -59,7 +64,7 @@ class Pool:
         if self.handle is None:
             raise MemoryError(f"no memory for {threads} threads of the sparse runtime")
         self.threads = int(c.slr_pool_threads(self.handle))
-        weakref.finalize(self, c.slr_pool_free, self.handle)
+        _freed(self, c.slr_pool_free, self.handle)
 
 
 class Conv:
@@ -75,7 +80,7 @@ class Conv:
         self.info = ConvInfo()
         c.slr_conv_describe(self.handle, self.info)
         self._run = c.slr_conv_run
-        weakref.finalize(self, c.slr_conv_free, self.handle)
+        _freed(self, c.slr_conv_free, self.handle)
 
     def run(self, data: int, out: int, workspace: int | None = None, pool: Pool | None = None) -> None:
         """Run from one address to another, which must not overlap; ``workspace`` has ``info.workspace`` floats.
@@ -100,7 +105,7 @@ class Linear:
         self.info = ConvInfo()
         c.slr_linear_describe(self.handle, self.info)
         self._run = c.slr_linear_run
-        weakref.finalize(self, c.slr_linear_free, self.handle)
+        _freed(self, c.slr_linear_free, self.handle)
 
     def run(self, data: int, out: int, workspace: int | None = None, pool: Pool | None = None) -> None:
         """Run over contiguous rows, from one address to another; ``workspace`` has ``info.workspace`` floats."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from slr_det.runtime.graph import Conv, Graph, Linear, Node, Opaque, Pad, Ref
@@ -114,6 +115,11 @@ def inner(layout: Layout, pad: Pad) -> Layout:
         0,
         0,
     )
+
+
+def zeros(floats: int) -> Tensor:
+    """Memory for the library, which takes it for float32 whatever torch's defaults are just now."""
+    return torch.zeros(floats, dtype=torch.float32, device="cpu")
 
 
 def view_of(memory: Tensor, layout: Layout) -> Tensor:
