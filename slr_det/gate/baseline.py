@@ -13,6 +13,7 @@ from typing import Any
 from slr_det.errors import DataError
 from slr_det.report import load_report
 from slr_det.report.schema import SCHEMA_VERSION as REPORT
+from slr_det.task import Task
 
 EVALUATION = "slr_det.evaluation/1"
 
@@ -32,7 +33,7 @@ class Baseline:
     numbers: Mapping[str, float]
 
 
-def read_baseline(path: str | Path, report_task: str) -> Baseline:
+def read_baseline(path: str | Path, task: Task) -> Baseline:
     """Read a baseline: the folder or ``report.json`` of a run, or a file of ``eval --json FILE``.
 
     Of a run it is the pruned model at the end of the first method: the metrics of its last phase, the bytes of its
@@ -40,12 +41,22 @@ def read_baseline(path: str | Path, report_task: str) -> Baseline:
 
     Args:
         path: The file or folder.
-        report_task: ``Task.report_task`` of the command line; numbers of another task are refused.
+        task: The command line; numbers of another task are refused, and such without its headline.
 
     Raises:
         DataError: One line: nothing there, damaged, of another kind, of another task, or of an evaluation that failed.
     """
     file = Path(path)
+    baseline = _read(file, task.report_task)
+    if task.metric not in baseline.numbers:
+        raise DataError(
+            f"{file}: has no number for {task.metric}, only for {', '.join(baseline.numbers) or 'nothing'}; "
+            "give a baseline that has one"
+        )
+    return baseline
+
+
+def _read(file: Path, report_task: str) -> Baseline:
     if file.is_dir():
         return _of_run(file, load_report(file), report_task)
     if not file.is_file():

@@ -131,7 +131,7 @@ class Gate:
             options.min, options.max, options.tolerance, against=against, example=self.task.minimum
         )
         if against:
-            self.baseline = read_baseline(options.baseline, self.task.report_task)
+            self.baseline = read_baseline(options.baseline, self.task)
             self.outcome = replace(self.outcome, baseline=self.baseline.source)
 
     def configured(self, config: RunConfig) -> None:
