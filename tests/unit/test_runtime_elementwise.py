@@ -255,6 +255,23 @@ def test_not_a_number_stays_one(runtime: Library, isa: Isa, activation: Activati
 
 
 @ALL_ISAS
+@pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (3, 1), (3, 2)])
+def test_not_a_number_wins_every_maximum(runtime: Library, isa: Isa, kernel: int, stride: int) -> None:
+    """Wherever in a register and in a window it stands."""
+    if not runtime.has_isa(isa):
+        pytest.skip(f"this processor has no {isa.name.lower()} instructions")
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 5, 18, 90, generator=generator)
+    x[torch.rand(x.shape, generator=generator) < 0.03] = torch.nan
+    expected = functional.max_pool2d(x, kernel, stride)
+    source, target = Placed.of(x, Room()), Placed(tuple(expected.shape), Room())
+    windows = ((kernel, kernel), (stride, stride), (0, 0))
+    with using(runtime, isa):
+        runtime.max_pool(source.layout, source.address, target.layout, target.address, *windows)
+    assert torch.allclose(target.taken(), expected, rtol=0, atol=0, equal_nan=True)
+
+
+@ALL_ISAS
 def test_infinities_and_slopes_of_all_signs(runtime: Library, isa: Isa) -> None:
     x = torch.tensor([-torch.inf, -2.0, -0.0, 0.0, 2.0, torch.inf])
     assert torch.equal(through(runtime, isa, x, Activation.RELU), x.relu())

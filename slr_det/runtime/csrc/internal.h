@@ -16,6 +16,12 @@ typedef struct {
     float slope;
 } slr_act;
 
+/* The larger of two, NaN where either is: a model that diverged must not look healthy. */
+static inline float slr_larger(float a, float b)
+{
+    return a > b || a != a ? a : b;
+}
+
 /* The loops that exist once for every instruction set. `slr_kernels` of each is filled by kernels.inc. */
 typedef struct {
     int isa;
@@ -30,7 +36,7 @@ typedef struct {
     void (*copy)(const float *in, float *out, int64_t count, slr_act act);
     /* out[i] = act(a[i] + b[i]) */
     void (*add)(const float *a, const float *b, float *out, int64_t count, slr_act act);
-    /* out[i] = the largest of a[i], b[i] */
+    /* out[i] = the largest of a[i], b[i]; here and in pool2 NaN where one of them is */
     void (*larger)(const float *a, const float *b, float *out, int64_t count);
     /* out[i] = the largest of a[2 i], a[2 i + 1], b[2 i], b[2 i + 1] */
     void (*pool2)(const float *a, const float *b, float *out, int64_t count);

@@ -18,10 +18,17 @@
 #define DIV _mm512_div_ps
 #define MAX _mm512_max_ps
 #define MIN _mm512_min_ps
+#define LARGER larger_of
 #define FMA _mm512_fmadd_ps
 #define ROUND(x) _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
 #define POW2(n)                                                                                                        \
     _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23))
+
+/* One of the two orders keeps a NaN, whose bits then win; of numbers both give the same. */
+static inline __m512 larger_of(__m512 a, __m512 b)
+{
+    return _mm512_or_ps(_mm512_max_ps(a, b), _mm512_max_ps(b, a));
+}
 
 static inline __m512 even(__m512 a, __m512 b)
 {
@@ -34,8 +41,8 @@ static inline __m512 pool(__m512 a0, __m512 a1, __m512 b0, __m512 b1)
 {
     const __m512i first = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
     const __m512i second = _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
-    const __m512 low = _mm512_max_ps(a0, b0), high = _mm512_max_ps(a1, b1);
-    return _mm512_max_ps(_mm512_permutex2var_ps(low, first, high), _mm512_permutex2var_ps(low, second, high));
+    const __m512 low = larger_of(a0, b0), high = larger_of(a1, b1);
+    return larger_of(_mm512_permutex2var_ps(low, first, high), _mm512_permutex2var_ps(low, second, high));
 }
 
 #define EVEN even

@@ -18,6 +18,7 @@
 #define DIV vdivq_f32
 #define MAX vmaxq_f32
 #define MIN vminq_f32
+#define LARGER vmaxq_f32 /* keeps any NaN, as does vpmaxq_f32 */
 #define FMA(a, b, c) vfmaq_f32(c, a, b)
 #define ROUND vrndnq_f32
 #define POW2(n) vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23))

@@ -40,6 +40,11 @@ static inline four nearest(four x)
     return (x + shift) - shift;
 }
 
+static inline four larger_of(four a, four b)
+{
+    return pick((a > b) | (a != a), a, b);
+}
+
 static inline four even(four a, four b)
 {
     return (four){a[0], a[2], b[0], b[2]};
@@ -63,6 +68,7 @@ static inline four odd(four a, four b)
 /* As on x86: where a comparison with NaN fails, the second one stays. */
 #define MAX(a, b) pick((a) > (b), a, b)
 #define MIN(a, b) pick((a) < (b), a, b)
+#define LARGER larger_of
 #define FMA(a, b, c) ((a) * (b) + (c))
 #define ROUND nearest
 #define POW2 pow2
@@ -70,9 +76,9 @@ static inline four odd(four a, four b)
 
 static inline four pool(four a0, four a1, four b0, four b1)
 {
-    const four low = MAX(a0, b0), high = MAX(a1, b1);
+    const four low = larger_of(a0, b0), high = larger_of(a1, b1);
     const four first = even(low, high), second = odd(low, high);
-    return MAX(first, second);
+    return larger_of(first, second);
 }
 
 #define POOL2 pool

@@ -127,7 +127,7 @@ static void max_pool_plane(void *context, int64_t index)
                     const float *window = highest + x * j->stride_w;
                     float most = window[0];
                     for (int64_t k = 1; k < j->kernel_w; k++)
-                        most = window[k] > most ? window[k] : most;
+                        most = slr_larger(most, window[k]);
                     result[x] = most;
                 }
         }

@@ -9,7 +9,7 @@
 
 #include "internal.h"
 
-/* Rounds of waiting without sleep, some 20 to 50 microseconds. */
+/* Rounds of waiting without sleep: a pause takes 5 to 50 nanoseconds, by the processor. */
 enum { SPINS = 4000 };
 
 /* The part of a round that is a thread's own, alone on its cache line; who has finished his takes from the others'. */
