@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -327,3 +330,60 @@ def test_the_verb_writes_the_page_or_prints_the_tables(
 def test_no_path_is_no_report(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such run"):
         read_runs([tmp_path / "nowhere" / "run"])
+
+
+def test_a_page_replaces_a_page_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write(tmp_path / "shapes")
+    before = (folder / "report.json").read_bytes()
+    assert main(["report", str(folder), "--html", str(folder / "report.json")]) == 2
+    assert "is no HTML page" in capsys.readouterr().err
+    assert (folder / "report.json").read_bytes() == before
+    for _ in range(2):
+        assert main(["report", str(folder), "--html", str(tmp_path / "page.html")]) == 0
+    assert main(["report", str(folder), "--html", ""]) == 2
+
+
+def test_a_run_with_nonsense_in_its_files_is_shown_without_it(tmp_path: Path) -> None:
+    dense = {"metrics": {"AP50": 0.8, "AP": "high", "per_class": [1]}, "epochs": "three"}
+    folder = begun(tmp_path / "run", {"dense": dense, "slr/hard_prune": [1], "slr/train": [1]})
+    records = [
+        {"iteration": "x"},
+        {"iteration": 1, "objective": "a", "metric": [1]},
+        {"iteration": 2, "objective": 2},
+    ]
+    (folder / "slr" / "train").mkdir(parents=True)
+    (folder / "slr" / "train" / "slr_history.json").write_text(json.dumps(records), encoding="utf-8")
+    (run,) = read_runs([folder])
+    assert [record["iteration"] for record in run.series[0].history] == [1, 2]
+    assert run.series[0].history[0]["objective"] is None
+    assert run.series[0].phases["dense"]["metrics"] == {"AP50": 0.8, "AP": None}
+    assert "0.800" in page([run])
+    RunState(folder, [1], "", "compress").save()  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"state\.json: phases is list, expected a mapping"):
+        read_runs([folder])
+
+
+def test_pictures_are_pictures_and_not_too_large(tmp_path: Path) -> None:
+    names = {"pipe.png", "text.png", "large.png"}
+    folder = write(tmp_path / "run", pictures={n: {"file": n, "title": n} for n in sorted(names)})
+    os.mkfifo(folder / "pipe.png")
+    (folder / "text.png").write_text("no picture", encoding="utf-8")
+    Image.effect_noise((2400, 1600), 90).save(folder / "large.png")
+    html = page(read_runs([folder]))
+    read(html)
+    assert "pipe.png is no picture" in html and "text.png is no picture" in html
+    (source,) = re.findall(r"data:image/jpeg;base64,([^\"]+)", html)
+    with Image.open(io.BytesIO(base64.b64decode(source))) as picture:
+        assert picture.size == (2000, 1333)
+
+
+def test_a_terminal_does_not_obey_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write(tmp_path / "run", warnings=["red \x1b[31m and \x9b31m"])
+    assert main(["report", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said and "\x9b" not in said and "red" in said
+
+
+def test_no_tick_stands_between_two_iterations() -> None:
+    html = chart("Loss", "", [Line(0, "slr", [(1.0, 3.0), (2.0, 2.0)])], "iteration")
+    assert re.findall(r'text-anchor="middle">([^<]*)<', html) == ["1", "2", "iteration"]

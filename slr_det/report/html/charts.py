@@ -61,7 +61,8 @@ def chart(
     log_y = min(ys) > 0 and math.log10(max(ys) / min(ys)) > _DECADES
     x_axis = _Axis(xs, _LEFT, WIDTH - _RIGHT, log_x and min(xs) > 0, loose=0.0 if joined else 0.08)
     y_axis = _Axis(ys, HEIGHT - _BOTTOM, _TOP, log_y, loose=_LOOSE)
-    parts = [_grid(x_axis, y_axis, x_title)]
+    whole = all(x == int(x) for x in xs) and max(xs) > min(xs)
+    parts = [_grid(x_axis, y_axis, x_title, whole)]
     hover = []
     for line in drawn:
         parts.append(_draw(line, x_axis, y_axis, joined))
@@ -107,7 +108,8 @@ class _Axis:
         share = ((math.log10(value) if self.log else value) - self.low) / (self.high - self.low)
         return self.start + share * (self.end - self.start)
 
-    def ticks(self, wanted: int) -> list[float]:
+    def ticks(self, wanted: int, *, whole: bool = False) -> list[float]:
+        """Numbers for the axis; ``whole`` ones where nothing lies between, such as iterations."""
         if self.log and self.high - self.low >= 0.5:
             first, last = math.floor(self.low), math.ceil(self.high)
             for factors in ((1, 2, 5), (1, 3), (1,)):
@@ -120,11 +122,13 @@ class _Axis:
         raw = (high - low) / wanted
         power = 10.0 ** math.floor(math.log10(raw))
         step = power * next(m for m in (1, 2, 2.5, 5, 10) if m * power >= raw * (1 - 1e-9))
+        if whole:
+            step = math.ceil(step)
         first = math.ceil(low / step - 1e-9)
         return [round(k * step, 12) for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _grid(x_axis: _Axis, y_axis: _Axis, x_title: str) -> str:
+def _grid(x_axis: _Axis, y_axis: _Axis, x_title: str, whole: bool) -> str:
     parts = []
     for value in y_axis.ticks(5):
         y = y_axis(value)
@@ -134,7 +138,7 @@ def _grid(x_axis: _Axis, y_axis: _Axis, x_title: str) -> str:
         parts.append(
             f'<text class="tick" x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{short(value)}</text>'
         )
-    for value in x_axis.ticks(7):
+    for value in x_axis.ticks(7, whole=whole):
         x = x_axis(value)
         parts.append(
             f'<text class="tick" x="{x:.1f}" y="{HEIGHT - _BOTTOM + 16}" text-anchor="middle">{short(value)}</text>'

@@ -12,6 +12,7 @@ import yaml
 
 from slr_det.errors import CheckpointError, ConfigError, DataError, SlrDetError, nearest
 from slr_det.report.document import REPORT_JSON, load_report
+from slr_det.report.html.sound import sound_phase, sound_records
 from slr_det.report.schema import PHASES
 from slr_det.report.table import headline
 from slr_det.report.table import runs as methods_of
@@ -170,12 +171,14 @@ def _from_report(report: Mapping[str, Any], folder: Path) -> Run:
 def _unfinished(folder: Path) -> Run:
     """A run without a report: the phases that ``state.json`` holds, and the records of the one that was running."""
     state = RunState.open(folder)
+    if not isinstance(state.phases, dict):
+        raise DataError(f"{folder / STATE_FILE}: phases is {type(state.phases).__name__}, expected a mapping")
     config = _config(folder)
     series = _states(folder, folder.name, _names(config.get("method") or []), state)
     begun = tuple(item for item in series if item.history or set(item.phases) - {"dense"})
     if not begun:  # of a run that has not reached a method, the dense model is all there is
-        dense = state.phases.get("dense")
-        begun = (Series(folder.name, "", {"dense": dense} if _is_phase(dense) else {}, ()),)
+        dense = sound_phase(state.phases.get("dense"))
+        begun = (Series(folder.name, "", {} if dense is None else {"dense": dense}, ()),)
     done = [phase for phase in state.phases if phase != "dense/train"]
     last = f"the last finished phase is {done[-1]}" if done else "no phase has finished"
     ended = state.verb == "train" and "dense" in state.phases
@@ -204,9 +207,11 @@ def _states(
     for method in methods:
         shared = {"dense": state.phases.get("dense")}
         own = {phase: state.phases.get(f"{method}/{phase}") for phase in PHASES[1:]}
-        phases = {phase: block for phase, block in (shared | own).items() if _is_phase(block)}
-        history = state.phases.get(f"{method}/train", {}).get("history") or _so_far(folder / method)
-        found.append(Series(name, method, phases, history))
+        read = {phase: sound_phase(block) for phase, block in (shared | own).items()}
+        phases = {phase: block for phase, block in read.items() if block is not None}
+        trained = state.phases.get(f"{method}/train")
+        history = sound_records(trained.get("history")) if isinstance(trained, dict) else []
+        found.append(Series(name, method, phases, history or _so_far(folder / method)))
     return tuple(found)
 
 
@@ -216,9 +221,7 @@ def _so_far(folder: Path) -> list[Mapping[str, Any]]:
         records = json.loads((folder / _HISTORY_SO_FAR).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
-    return (
-        [r for r in records if isinstance(r, dict) and "iteration" in r] if isinstance(records, list) else []
-    )
+    return sound_records(records)
 
 
 def _config(folder: Path) -> Mapping[str, Any]:
@@ -232,12 +235,8 @@ def _config(folder: Path) -> Mapping[str, Any]:
     return content
 
 
-def _is_phase(block: Any) -> bool:
-    return isinstance(block, Mapping) and isinstance(block.get("metrics"), Mapping)
-
-
 def _names(wanted: Any) -> list[str]:
-    return [str(name) for name in ([wanted] if isinstance(wanted, str) else wanted)]
+    return [str(name) for name in (wanted if isinstance(wanted, list | tuple) else [wanted])]
 
 
 def _first_metric(series: Sequence[Series]) -> str:

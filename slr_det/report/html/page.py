@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import datetime
 from collections.abc import Sequence
 from functools import cache
@@ -11,6 +10,7 @@ from pathlib import Path
 from slr_det import __version__
 from slr_det.report.html import curves, tables
 from slr_det.report.html.gather import Run, Series
+from slr_det.report.html.images import figure
 from slr_det.report.html.markup import details, mark, text
 from slr_det.report.table import metric_label
 
@@ -21,7 +21,6 @@ _TASKS = {
     "lane": "Lanes",
 }
 _HERE = Path(__file__).parent
-_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 _DIALOG = (
     '<dialog aria-label="Picture"><form method="dialog"><button>Close</button></form>'
     '<img src="data:," alt=""/></dialog>'
@@ -137,23 +136,7 @@ def _legend(series: Sequence[tuple[int, str, Series]]) -> str:
 
 
 def _pictures(run: Run, *, several: bool) -> str:
-    figures = []
-    for title, caption, file in run.pictures:
-        kind = _TYPES.get(file.suffix.lower())
-        try:
-            content = base64.b64encode(file.read_bytes()).decode("ascii") if kind else ""
-        except OSError:
-            content = ""
-        if not content:
-            figures.append(
-                f"<figure><figcaption>{text(title)}: {text(file.name)} is not there</figcaption></figure>"
-            )
-            continue
-        figures.append(
-            f"<figure><figcaption><strong>{text(title)}</strong> <span>{text(caption)}</span></figcaption>"
-            f'<button type="button" aria-label="Enlarge: {text(title)}">'
-            f'<img src="data:{kind};base64,{content}" alt="{text(title)}"/></button></figure>'
-        )
+    figures = [figure(title, caption, file) for title, caption, file in run.pictures]
     if not figures:
         return ""
     name = f"<h4>{text(run.label)}</h4>" if several else ""

@@ -27,6 +27,11 @@ examples:
   slr-det report runs/shapes runs/road"""
 
 
+_START = b"<!doctype html>"
+# Names in a report may come from anywhere, and a terminal obeys the control characters in them.
+_CONTROLS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     parser.description = _DESCRIPTION
@@ -48,17 +53,34 @@ def run(options: argparse.Namespace) -> int:
     found = read_runs(options.runs)
     if options.html is None:
         for one in found:
-            print(_summary(one.folder, one.status), end="\n\n")
+            print(_summary(one.folder, one.status).translate(_CONTROLS), end="\n\n")
         return OK
-    if Path(options.html).is_dir():
-        raise ConfigError(
-            f"--html {options.html}: is a folder, expected the name of a file such as report.html"
-        )
+    _free(options.html)
     content = page(found, title=options.title, pictures=not options.no_pictures)
     written = atomic_write(options.html, content)
     count = "1 run" if len(found) == 1 else f"{len(found)} runs"
     print(f"{written}: {count}, {written.stat().st_size / 1e6:.2f} MB", file=sys.stderr)
     return OK
+
+
+def _free(name: str) -> None:
+    """Refuse a name that would replace anything but an earlier page, such as a run's own report or weights."""
+    file = Path(name)
+    if not name or file.is_dir():
+        what = "is a folder" if name else "names no file"
+        raise ConfigError(f"--html {name!r}: {what}, expected the name of a file such as report.html")
+    if file.is_file():
+        try:
+            with file.open("rb") as old:
+                start = old.read(len(_START))
+        except OSError as error:
+            raise ConfigError(
+                f"--html {name}: cannot be read ({error.strerror}); name another file"
+            ) from error
+        if start and start.lower() != _START:
+            raise ConfigError(
+                f"--html {name}: is there and is no HTML page; name another file, such as report.html"
+            )
 
 
 def _summary(folder: Path, status: str) -> str:
