@@ -237,17 +237,13 @@ class Sources:
                 best = best or Opaque()
         if best is not None:
             return best
+        # A class of an installed package is looked past: what adapters rely on is in the checkout.
         for base in found.node.bases:
-            if not isinstance(base, ast.Name):
-                return Opaque()
-            above = self._in_module(found.module, base.id, depth - 1)
-            if isinstance(above, Absent):  # a builtin, such as dict or Exception
-                if base.id != "object":
-                    return Opaque()
-                continue
-            inherited = self._member(above, member, depth - 1)
-            if not isinstance(inherited, Absent):
-                return inherited
+            above = self._in_module(found.module, base.id, depth - 1) if isinstance(base, ast.Name) else None
+            if isinstance(above, Definition):
+                inherited = self._member(above, member, depth - 1)
+                if not isinstance(inherited, Absent):
+                    return inherited
         return Absent(
             f"{found.place}: {found.node.name} has no '{member}'",
             member,

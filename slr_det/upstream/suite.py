@@ -95,7 +95,7 @@ def run_contracts(
     left = [contract.name for contract in upstream.contracts]
     says = {contract.name: contract.says for contract in upstream.contracts}
     while left:
-        for line in _one_process(upstream, path, left, limit=limit, verbose=verbose):
+        for line in _one_process(upstream, path, tuple(left), limit=limit, verbose=verbose):
             left.remove(line.name)
             if line.verdict == "ok":
                 line = Line(

@@ -94,7 +94,7 @@ def problem(root: Path, module: str, name: str, takes: str | None = None, reads:
         ("utils.factory", "Folder.collate", "batch"),
         ("utils.factory", "Folder.root", None),
         ("utils.factory", "Folder.version", None),
-        ("utils.factory", "Foreign.forward", "x"),  # of an installed class
+        ("utils.factory", "Foreign", "x"),  # by the constructor of an installed class
         ("run.more", "go", "x, b, d, e, *, c, anything"),
         ("utils", "metrics", None),
     ],
@@ -114,6 +114,7 @@ def test_what_is_there_is_found(checkout: Path, module: str, name: str, takes: s
         ),
         ("utils.factori", "x", None, "there is no module utils.factori (did you mean 'utils.factory'?)"),
         ("utils.factory", "Folder.lenght", None, "utils/factory.py:11: Folder has no 'lenght'"),
+        ("utils.factory", "Foreign.go", None, "Foreign has no 'go'"),  # nobody looks for it in torch
         ("train", "loader_of_main", None, "train.py: has no 'loader_of_main'"),
         ("train", "train", "loader, model, *, epochs", "train.py:4: takes 'loader' in another place"),
         ("train", "train", "model, loader", "wants 'epochs' as well"),
@@ -174,7 +175,8 @@ def test_files_and_the_line_that_ends_a_run(checkout: Path) -> None:
         require(checkout, upstream(good, bad, Seam("gone", "x", "is used")))
     assert str(caught.value) == (
         f"{checkout}: the seams of Mine have moved: train.py: has no 'trian' (did you mean 'train'?), which trains "
-        f"(and 1 more); check out commit abc1234, for which this adapter was written: git -C {checkout} checkout abc1234; "
+        "(and 1 more); check out commit abc1234, for which this adapter was written: "
+        f"git -C {checkout} checkout abc1234; "
         "all of them: slr-det upstream check mine --seams"
     )
 
