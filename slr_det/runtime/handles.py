@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import weakref
 from ctypes import c_void_p
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -67,48 +67,43 @@ class Pool:
         _freed(self, c.slr_pool_free, self.handle)
 
 
-class Conv:
-    """A packed convolution for one pair of layouts.
+class _Packed:
+    """A layer that the library has packed."""
+
+    _kind: ClassVar[str]
+    _what: ClassVar[str]
+
+    def __init__(self, c: Any, handle: c_void_p) -> None:
+        self.handle = handle.value
+        self.info = ConvInfo()
+        getattr(c, f"slr_{self._kind}_describe")(self.handle, self.info)
+        self._run = getattr(c, f"slr_{self._kind}_run")
+        _freed(self, getattr(c, f"slr_{self._kind}_free"), self.handle)
+
+    def run(self, data: int, out: int, workspace: int | None = None, pool: Pool | None = None) -> None:
+        """Run from one address to another, which must not overlap; ``workspace`` has ``info.workspace`` floats."""
+        status = self._run(self.handle, data, out, workspace, pool and pool.handle)
+        if status:
+            check(status, self._what)
+
+
+class Conv(_Packed):
+    """A packed convolution for one pair of layouts; the margins of its output have to be zero before each run.
 
     Attributes:
         info: Its size.
         handle: For the library.
     """
 
-    def __init__(self, c: Any, handle: c_void_p) -> None:
-        self.handle = handle.value
-        self.info = ConvInfo()
-        c.slr_conv_describe(self.handle, self.info)
-        self._run = c.slr_conv_run
-        _freed(self, c.slr_conv_free, self.handle)
-
-    def run(self, data: int, out: int, workspace: int | None = None, pool: Pool | None = None) -> None:
-        """Run from one address to another, which must not overlap; ``workspace`` has ``info.workspace`` floats.
-
-        The margins of the output have to be zero before.
-        """
-        status = self._run(self.handle, data, out, workspace, pool and pool.handle)
-        if status:
-            check(status, "convolution")
+    _kind, _what = "conv", "convolution"
 
 
-class Linear:
-    """A packed linear layer for one number of rows.
+class Linear(_Packed):
+    """A packed linear layer for one number of rows, which are contiguous.
 
     Attributes:
         info: Its size.
         handle: For the library.
     """
 
-    def __init__(self, c: Any, handle: c_void_p) -> None:
-        self.handle = handle.value
-        self.info = ConvInfo()
-        c.slr_linear_describe(self.handle, self.info)
-        self._run = c.slr_linear_run
-        _freed(self, c.slr_linear_free, self.handle)
-
-    def run(self, data: int, out: int, workspace: int | None = None, pool: Pool | None = None) -> None:
-        """Run over contiguous rows, from one address to another; ``workspace`` has ``info.workspace`` floats."""
-        status = self._run(self.handle, data, out, workspace, pool and pool.handle)
-        if status:
-            check(status, "linear layer")
+    _kind, _what = "linear", "linear layer"
