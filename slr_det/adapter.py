@@ -191,6 +191,13 @@ class Adapter(Protocol):
     def trainer_keys(self) -> frozenset[str]:
         """Names of the arguments that the trainer takes, for pass-through and for error messages."""
 
+    def check_arguments(self, given: Mapping[str, Any]) -> None:
+        """Look at the arguments of a phase before anything of a run is done; ConfigError for values that do not fit.
+
+        Args:
+            given: By names of :meth:`trainer_keys`.
+        """
+
     def unsupported(self) -> Mapping[str, str]:
         """Keys of a run's configuration that this trainer cannot serve, each with what to do instead.
 

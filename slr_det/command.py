@@ -320,6 +320,8 @@ class Command:
             unsupported={**self.adapter.unsupported(), **(NO_TEACHER if options.verb == "retrain" else {})},
             scopes=self.task.scope_settings,
         )
+        for phase in ({}, config.dense, config.retrain):
+            self.adapter.check_arguments({**config.train, **phase})
         require_at_start(self.adapter, config.model, config.train)
         return config
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,11 @@ def options_of(task: Task, verb: str, capsys: pytest.CaptureFixture[str]) -> str
         start(task, [verb, "--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    return " ".join(text.split("settings (key=value", 1)[0].replace(task.module, "MODULE").split())
+    said = " ".join(text.split("settings (key=value", 1)[0].replace(task.module, "MODULE").split())
+    # A task of several backends has an option to choose among them.
+    return re.sub(
+        r" \[--backend \{\S+\}\]| --backend \{\S+\} whose trainer; default: the first of these", "", said
+    )
 
 
 @pytest.mark.parametrize("verb", sorted(set(SHARED_VERBS) - {"eval"}))
@@ -102,3 +107,32 @@ def test_retraining_alone_goes_without_the_recipes_teacher(tmp_path: Path) -> No
     command = Command(classify.TASK, parse(classify.TASK, ["retrain", *asked]), asked)
     with pytest.raises(ConfigError, match="distill is 0.5, but `retrain` has no dense model to learn from"):
         command._config()
+
+
+@pytest.mark.parametrize(
+    ("task", "backend", "word", "said"),
+    [
+        (classify.TASK, "", "lr=-3", "lr is -3, expected a number above 0"),
+        (classify.TASK, "", "retrain.batch=0", "batch is 0, expected at least 1"),
+        (yolo.TASK, "ultralytics", "lr0=1e12", "Valid 'lr0' values are between 0.0 and 1.0."),
+        (yolo.TASK, "ultralytics", "retrain.imgsz=big", "imgsz is 'big', expected a whole number"),
+        (yolo.TASK, "ultralytics", "dense.optimizer=sdg", "optimizer is 'sdg', expected one of auto, SGD"),
+        (yolo.TASK, "yolov3", "retrain.lr0=-1", "lr0 is -1, expected a number of at least 0"),
+    ],
+)
+def test_values_that_the_trainer_refuses_are_refused_before_anything_is_done(
+    task: Task,
+    backend: str,
+    word: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Those of retraining too: it would come to them after everything else."""
+    monkeypatch.setenv("SLR_DET_YOLOV3", str(tmp_path))
+    words = ["model=any.yaml", "dense_epochs=1", "data=any", f"project={tmp_path}", word]
+    assert start(task, [*words, *(["--backend", backend] if backend else [])]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1 and re.search(said, error), error
+    assert not list(tmp_path.iterdir())

@@ -32,6 +32,10 @@ class PointPillarsAdapter:
         """The fields of :class:`Arguments`."""
         return frozenset(field.name for field in fields(Arguments))
 
+    def check_arguments(self, given: Mapping[str, Any]) -> None:
+        """Refuse values that :class:`Arguments` does."""
+        Arguments.read(given)
+
     def unsupported(self) -> Mapping[str, str]:
         """There is no distillation."""
         return {"distill": _NO_TEACHER, "distill_temperature": _NO_TEACHER}

@@ -29,6 +29,10 @@ class ClassifierAdapter:
         """The fields of :class:`Arguments`."""
         return frozenset(field.name for field in fields(Arguments))
 
+    def check_arguments(self, given: Mapping[str, Any]) -> None:
+        """Refuse values that :class:`Arguments` does."""
+        Arguments.read(given)
+
     def unsupported(self) -> Mapping[str, str]:
         """Every key of a run's configuration is served."""
         return {}

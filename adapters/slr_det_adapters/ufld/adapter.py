@@ -55,6 +55,10 @@ class UFLDAdapter:
         """The fields of :class:`Arguments`."""
         return frozenset(field.name for field in fields(Arguments))
 
+    def check_arguments(self, given: Mapping[str, Any]) -> None:
+        """Refuse values that :class:`Arguments` does."""
+        Arguments.read(given)
+
     def unsupported(self) -> Mapping[str, str]:
         """What needs a training loop of our own."""
         return UNSUPPORTED

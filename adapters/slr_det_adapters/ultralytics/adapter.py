@@ -50,6 +50,10 @@ UNSUPPORTED = {
 }
 
 
+#: Those that its trainer builds, in any case of letters.
+OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop")
+
+
 class UltralyticsAdapter:
     """YOLOv3 to the current series and RT-DETR, trained by ultralytics' own trainer."""
 
@@ -61,6 +65,24 @@ class UltralyticsAdapter:
         from ultralytics.utils import DEFAULT_CFG_DICT
 
         return frozenset(DEFAULT_CFG_DICT) - OWNED_ARGUMENTS.keys()
+
+    def check_arguments(self, given: Mapping[str, Any]) -> None:
+        """Refuse values that ultralytics does, at once or once it trains."""
+        load_ultralytics()
+        from ultralytics.cfg import get_cfg
+
+        try:
+            get_cfg(overrides=dict(given))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"ultralytics refuses an argument: {error}") from error
+        problems = []
+        optimizer, size = str(given.get("optimizer", "auto")), given.get("imgsz", 640)
+        if optimizer.lower() not in map(str.lower, OPTIMIZERS):
+            problems.append(f"optimizer is {optimizer!r}, expected one of {', '.join(OPTIMIZERS)}")
+        if not all(type(edge) is int and edge > 0 for edge in (size if isinstance(size, list) else [size])):
+            problems.append(f"imgsz is {size!r}, expected a whole number of pixels, such as 640")
+        if problems:
+            raise ConfigError(problems)
 
     def unsupported(self) -> Mapping[str, str]:
         """What needs a training loop or weights of our own."""

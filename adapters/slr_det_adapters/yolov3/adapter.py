@@ -44,6 +44,10 @@ class YOLOv3Adapter:
         """The fields of :class:`Arguments`, and upstream's hyperparameters by their own names."""
         return Arguments.names()
 
+    def check_arguments(self, given: Mapping[str, Any]) -> None:
+        """Refuse values that :class:`Arguments` does."""
+        Arguments.read(given)
+
     def unsupported(self) -> Mapping[str, str]:
         """What needs a training loop of our own."""
         return UNSUPPORTED
