@@ -74,7 +74,7 @@ bench: $(STAMP) ## measure the engine's speed and memory
 
 docs: $(STAMP) ## build the site of the documents into site/, strictly: a broken link fails
 	@$(PY) -m uv pip install --quiet --python $(PY) -e '.[docs]' -c constraints.txt
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict # with --quiet it would overlook every warning
 	@echo "site/ is built; look at it with: $(PY) -m http.server -d site"
 
 clean: ## remove the environment and the caches; runs/ stays

@@ -15,6 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
+BUILD = ["build", "--strict"]
 
 
 def need_mkdocs() -> None:
@@ -31,7 +32,7 @@ def need_mkdocs() -> None:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     need_mkdocs()
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    command = [sys.executable, "-m", "mkdocs", *BUILD, "--site-dir", str(folder)]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -88,6 +89,20 @@ def test_links_out_of_the_docs_lead_to_copies(site: Path) -> None:
     assert copy.read_bytes() == (ROOT / "slr_det" / "report.schema.json").read_bytes()
     readme = (site / "project" / "readme.html").read_text(encoding="utf-8")
     assert 'href="../export.html"' in readme and 'href="contributing.html"' in readme
+
+
+def test_a_broken_link_fails_the_command_of_the_makefile(tmp_path: Path) -> None:
+    need_mkdocs()
+    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").split("bin/mkdocs ", 1)[1].split("#", 1)[0]
+    assert recipe.split() == BUILD
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "mkdocs.yml").write_text("site_name: x\nvalidation: {anchors: warn}\n", encoding="utf-8")
+    (tmp_path / "docs" / "index.md").write_text("# A\n\n[there](#nowhere) [here](#a)\n", encoding="utf-8")
+    command = [sys.executable, "-m", "mkdocs", *recipe.split()]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 1
+    assert "#nowhere" in ran.stderr and "1 warning" in ran.stderr
 
 
 def test_every_pin_of_the_site_lies_in_the_supported_range() -> None:
