@@ -387,3 +387,15 @@ def test_a_terminal_does_not_obey_names(tmp_path: Path, capsys: pytest.CaptureFi
 def test_no_tick_stands_between_two_iterations() -> None:
     html = chart("Loss", "", [Line(0, "slr", [(1.0, 3.0), (2.0, 2.0)])], "iteration")
     assert re.findall(r'text-anchor="middle">([^<]*)<', html) == ["1", "2", "iteration"]
+
+
+def test_a_warning_of_many_runs_stands_once(tmp_path: Path) -> None:
+    folders = [write(tmp_path / name, warnings=["too few steps", f"only {name}"]) for name in "abcde"]
+    html = page(read_runs(folders))
+    assert html.count("too few steps") == 1
+    assert "<li>a, b, c and 2 more: too few steps</li>" in html and "<li>e: only e</li>" in html
+
+
+def test_no_character_turns_a_name_around(tmp_path: Path) -> None:
+    html = page(read_runs([write(tmp_path / "run", warnings=["a\u202eb\x1bc\x00d"])]))
+    assert "a\ufffdb\ufffdc\ufffdd" in html

@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+# Control characters, and marks that would turn the text behind them around.
+_UNSEEN = dict.fromkeys(
+    (*range(9), *range(11, 32), *range(127, 160), *range(8234, 8239), *range(8294, 8298)), "�"
+)
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -39,7 +44,7 @@ class Column:
 
 def text(value: Any) -> str:
     """``value`` as escaped text, safe between tags and in quoted attributes."""
-    return escape(str(value), quote=True)
+    return escape(str(value).translate(_UNSEEN), quote=True)
 
 
 def mark(key: int) -> str:

@@ -121,10 +121,20 @@ def _heading(runs: Sequence[Run]) -> str:
 def _opening(runs: Sequence[Run]) -> str:
     """What a reader should know before the numbers."""
     said = [f"{run.label}: {run.status}" for run in runs if run.status]
-    said += [f"{run.label}: {warning}" for run in runs for warning in run.warnings]
+    warned: dict[str, list[str]] = {}
+    for run in runs:
+        for warning in run.warnings:
+            warned.setdefault(warning, []).append(run.label)
+    said += [f"{_several(names)}: {warning}" for warning, names in warned.items()]
     if not said:
         return ""
     return f'<ul class="warnings">{"".join(f"<li>{text(line)}</li>" for line in said)}</ul>'
+
+
+def _several(names: Sequence[str]) -> str:
+    """Names as a list of at most three, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _legend(series: Sequence[tuple[int, str, Series]]) -> str:
