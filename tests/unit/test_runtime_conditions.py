@@ -156,8 +156,8 @@ def test_sizes_that_depend_on_numbers_are_refused() -> None:
 
 
 @pytest.mark.parametrize("mode", ["nearest", "nearest-exact"])
-@pytest.mark.parametrize("factor", [1.2, 2.2, 3.3, 2.0])
-@pytest.mark.parametrize("side", [2, 3, 4])
+@pytest.mark.parametrize("factor", [1.2, 2.2, 3.3])
+@pytest.mark.parametrize("side", [2, 4])
 def test_enlargement_by_a_factor_that_is_not_whole(mode: str, factor: float, side: int) -> None:
     """4 rows times 1.2 are 4 rows, but not the same ones."""
     model = Function(

@@ -201,7 +201,7 @@ DEPTHWISE = cases(SIZES, st.sampled_from(((1, 1), (1, 2))), st.integers(1, 40))
 
 
 @given(case=cases())
-@settings(calm, max_examples=200)
+@settings(calm, max_examples=120)
 def test_a_convolution_of_any_shape(runtime: Library, pools: Pools, case: Case) -> None:
     check_conv(runtime, pools, case)
 
