@@ -108,7 +108,7 @@ def test_a_folder_is_read_in_place_and_has_four_lanes(road: Path) -> None:
     assert sorted(road.rglob("*")) == before
 
 
-def test_the_word_road_is_generated_unless_something_is_called_so(
+def test_the_word_road_is_generated_even_where_a_run_is_called_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
@@ -116,7 +116,8 @@ def test_the_word_road_is_generated_unless_something_is_called_so(
     monkeypatch.chdir(tmp_path)
     assert find_data("road") == tmp_path and asked == ["road"]
     (tmp_path / "road").mkdir()
-    assert find_data("road") == Path("road") and asked == ["road"]
+    assert find_data("road") == tmp_path and asked == ["road", "road"]
+    assert find_data("./road") == Path("road") and len(asked) == 2
 
 
 def test_wrong_data_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,7 @@ def test_a_yaml_file_names_the_folder_and_the_classes(world: Path, tmp_path: Pat
     ]
 
 
-def test_the_word_world_is_generated_unless_something_is_called_so(
+def test_the_word_world_is_generated_even_where_a_run_is_called_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
@@ -127,7 +127,8 @@ def test_the_word_world_is_generated_unless_something_is_called_so(
     monkeypatch.chdir(tmp_path)
     assert find_data("world") == tmp_path and asked == ["world"]
     (tmp_path / "world").mkdir()
-    assert find_data("world") == Path("world") and asked == ["world"]
+    assert find_data("world") == tmp_path and asked == ["world", "world"]
+    assert find_data("./world") == Path("world") and len(asked) == 2
 
 
 @pytest.mark.parametrize(

@@ -51,14 +51,16 @@ _FRAMES: Cache = {}
 def find_data(data: str) -> Path:
     """The folder that a user names; ``road`` is generated where it is not in the cache.
 
+    A folder of that name counts as ``./road`` only: a run on it is in one, and may be where this is called.
+
     Raises:
         DataError: There is no such folder.
     """
+    if data == ROAD:
+        return road_dataset()
     path = Path(data).expanduser()
     if path.exists():
         return path
-    if data == ROAD:
-        return road_dataset()
     raise DataError(
         f"data={data}: no such folder{nearest(data, [ROAD])}; expected TuSimple's, with clips/ and label files, or "
         f"'{ROAD}' (generated)"

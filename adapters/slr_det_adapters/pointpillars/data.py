@@ -45,14 +45,16 @@ class KittiData:
 def find_data(data: str) -> Path:
     """The folder or the file that a user names; ``world`` is generated where it is not in the cache.
 
+    A folder of that name counts as ``./world`` only: a run on it is in one, and may be where this is called.
+
     Raises:
         DataError: There is no such file or folder.
     """
+    if data == WORLD:
+        return world_dataset()
     path = Path(data).expanduser()
     if path.exists():
         return path
-    if data == WORLD:
-        return world_dataset()
     raise DataError(
         f"data={data}: no such folder or file{nearest(data, [WORLD])}; expected a folder with KITTI's training/, a "
         f"YAML file with path: and classes:, or '{WORLD}' (generated)"
