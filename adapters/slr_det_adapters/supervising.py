@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -71,6 +72,8 @@ def _started(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        if any(process.returncode < 0 for process in running):
+            print(file=sys.stderr)  # its progress bar was left open, on the line where the error would come
 
 
 def follow_parent() -> None:

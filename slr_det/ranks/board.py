@@ -47,6 +47,11 @@ class Board:
             board.beat(0)
             store.wait([f"beat-{rank}" for rank in range(place.size)])
         except (RuntimeError, ValueError, OSError) as error:
+            if "address already in use" in str(error):
+                raise SlrDetError(
+                    f"rank {place.rank} cannot listen at {where}, which another program does already; choose another "
+                    "port: torchrun --master-port PORT, or MASTER_PORT"
+                ) from error
             raise SlrDetError(
                 f"rank {place.rank} could not meet the other {place.size - 1} ranks at {where} within {JOINING} s "
                 f"({str(error).splitlines()[0][:120]}); check that all are started, and that the port can be reached"

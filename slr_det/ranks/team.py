@@ -10,7 +10,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from slr_det.adapter import TrainJob
-from slr_det.cli import Interrupted
+from slr_det.cli import FAILED, Interrupted
 from slr_det.ranks.board import Board
 from slr_det.ranks.phase import take_part, work_of
 from slr_det.ranks.place import Place
@@ -136,11 +136,16 @@ class Team:
     # -- the others ---------------------------------------------------------------------------------------
 
     def end_of_first(self) -> int | None:
-        """The exit code of rank 0, waited for as long as it lives; None where it was killed or cannot be reached."""
+        """The exit code of rank 0, waited for a while; None where it was killed or cannot be reached.
+
+        Where it lives on it waits for a rank that is gone: it is ended from :class:`Watch`, and says so itself.
+        """
         with contextlib.suppress(RuntimeError):
             beat, since = self.board.beats([0]), time.monotonic()
             last = since + 3 * _LEAVING
-            while time.monotonic() < min(last, since + _LEAVING):
+            while time.monotonic() < since + _LEAVING:
+                if time.monotonic() > last:
+                    return FAILED
                 code = self.board.ended()
                 if code is not None:
                     self.board.acknowledge()

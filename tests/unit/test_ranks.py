@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -16,11 +17,12 @@ import torch
 from torch.distributed import TCPStore
 
 from slr_det.errors import ConfigError, SlrDetError
+from slr_det.ranks import team
 from slr_det.ranks.board import Board
 from slr_det.ranks.files import described
 from slr_det.ranks.place import Place
 from slr_det.ranks.start import together
-from slr_det.ranks.team import is_broken
+from slr_det.ranks.team import Team, is_broken
 
 TWO = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
@@ -130,6 +132,40 @@ def test_ranks_that_do_not_come_are_one_line(monkeypatch: pytest.MonkeyPatch, se
         SlrDetError, match=rf"rank 0 could not meet the other 2 ranks at 127.0.0.1:{server.port}"
     ):
         Board.join(Place(rank=0, size=3, local_rank=0, local_size=3))
+
+
+def test_a_port_that_is_taken_is_one_line(monkeypatch: pytest.MonkeyPatch, server: TCPStore) -> None:
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(server.port))
+    with pytest.raises(SlrDetError, match=rf"rank 0 cannot listen at 127.0.0.1:{server.port}, which another"):
+        Board.join(Place(rank=0, size=2, local_rank=0, local_size=2))
+
+
+@pytest.mark.parametrize(("lives", "ends", "code"), [(True, 1, 1), (True, None, 2), (False, None, None)])
+def test_a_first_rank_that_lives_and_is_stuck_is_not_called_lost(
+    lives: bool, ends: int | None, code: int | None, server: TCPStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is ended by its own watch, later than the others wait for it, and says so."""
+    monkeypatch.setattr(team, "_LEAVING", 0.6)
+    first, second = Board(server, 0, 2), Board(client(server), 1, 2)
+    first.beat(0)
+    stopped = threading.Event()
+
+    def live() -> None:
+        number = 0
+        while lives and not stopped.wait(0.1):
+            first.beat(number := number + 1)
+            if ends is not None and number == 3:
+                first.end(ends)
+
+    beating = threading.Thread(target=live)
+    beating.start()
+    try:
+        assert Team(Place(1, 2, 1, 2), second).end_of_first() == code
+    finally:
+        stopped.set()
+        beating.join()
 
 
 def test_files_are_described_by_their_content(tmp_path: Path) -> None:
