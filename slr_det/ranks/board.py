@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable
+import signal
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -39,13 +41,14 @@ class Board:
         """Connect, and wait for the other ranks; SlrDetError where they do not come."""
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         try:
-            found = rendezvous("env://", place.rank, place.size, timeout=timedelta(seconds=JOINING))
-            store, _, _ = next(iter(found))
-            # A launcher that starts the ranks again may keep its store.
-            store = PrefixStore(f"slr_det-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-            board = cls(store, place.rank, place.size)
-            board.beat(0)
-            store.wait([f"beat-{rank}" for rank in range(place.size)])
+            with _ended_by_signals():
+                found = rendezvous("env://", place.rank, place.size, timeout=timedelta(seconds=JOINING))
+                store, _, _ = next(iter(found))
+                # A launcher that starts the ranks again may keep its store.
+                store = PrefixStore(f"slr_det-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+                board = cls(store, place.rank, place.size)
+                board.beat(0)
+                store.wait([f"beat-{rank}" for rank in range(place.size)])
         except (RuntimeError, ValueError, OSError) as error:
             if "address already in use" in str(error):
                 raise SlrDetError(
@@ -114,3 +117,17 @@ class Board:
             return None
         found: dict[str, Any] = json.loads(self.store.get(key))
         return found
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the process: Python would hear them after minutes of waiting, and nothing is begun."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number, handler in before.items():
+            if handler != signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

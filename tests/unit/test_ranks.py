@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -140,6 +141,26 @@ def test_a_port_that_is_taken_is_one_line(monkeypatch: pytest.MonkeyPatch, serve
     monkeypatch.setenv("MASTER_PORT", str(server.port))
     with pytest.raises(SlrDetError, match=rf"rank 0 cannot listen at 127.0.0.1:{server.port}, which another"):
         Board.join(Place(rank=0, size=2, local_rank=0, local_size=2))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_rank_that_waits_for_others(number: signal.Signals) -> None:
+    code = "import os; from slr_det.ranks import Place; from slr_det.ranks.board import Board; print('.', flush=True)"
+    code += "; Board.join(Place(rank=0, size=2, local_rank=0, local_size=2))"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None and process.stdout.read(1) == b"."
+        time.sleep(1)
+        process.send_signal(number)
+        assert process.wait(5) == -number
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 @pytest.mark.parametrize(("lives", "ends", "code"), [(True, 1, 1), (True, None, 2), (False, None, None)])
