@@ -102,7 +102,7 @@ def test_a_broken_link_fails_the_command_of_the_makefile(tmp_path: Path) -> None
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 1
-    assert "#nowhere" in ran.stderr and "1 warning" in ran.stderr
+    assert "#nowhere" in ran.stderr
 
 
 def test_every_pin_of_the_site_lies_in_the_supported_range() -> None:
