@@ -40,6 +40,11 @@ def require(root: Path, upstream: Upstream) -> None:
         ConfigError: One line, with the first seam that moved and how many others have.
     """
     problems = [line for seam, line in moved(root, upstream).items() if isinstance(seam, Seam)]
+    if len(problems) > 1 and len(problems) == len(upstream.seams):
+        raise ConfigError(
+            f"{root} is no checkout of {upstream.title}: nothing that this adapter uses is there; name one with "
+            f"{upstream.variable}, or run: {upstream.fetch}"
+        )
     if problems:
         others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise ConfigError(

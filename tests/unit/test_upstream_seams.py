@@ -180,6 +180,9 @@ def test_files_and_the_line_that_ends_a_run(checkout: Path) -> None:
         "all of them: slr-det upstream check mine --seams"
     )
 
+    with pytest.raises(ConfigError, match="is no checkout of Mine: nothing that this adapter uses is there"):
+        require(checkout, upstream(bad, Seam("gone", "x", "is used")))
+
     class Driving:
         def upstream(self) -> Upstream:
             return upstream(bad, around=lambda model: checkout if model == "inside" else None)
