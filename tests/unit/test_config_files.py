@@ -22,8 +22,10 @@ from slr_det.pipeline import allocate_for
 from slr_det.task import Task
 
 ROOT = Path(__file__).parents[2]
-# Studies are files of another kind, see test_study_files.py.
-FILES = sorted(set((ROOT / "configs").rglob("*.yaml")) - set((ROOT / "configs" / "studies").iterdir()))
+# Studies and sweeps are files of other kinds, see test_study_files.py and test_sweep.py.
+FILES = [
+    path for path in sorted((ROOT / "configs").rglob("*.yaml")) if path.parent.name not in ("studies", "sweeps")
+]
 # Zhou et al., Table 5: rate, epochs, AP50 x100 of the dense model, of ADMM and of SLR.
 TABLE_5 = {
     "yolov3-tiny_1.19x": (1.19, 15, 37.1, 35.2, 36.1),

@@ -145,8 +145,10 @@ def test_a_port_that_is_taken_is_one_line(monkeypatch: pytest.MonkeyPatch, serve
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_rank_that_waits_for_others(number: signal.Signals) -> None:
-    code = "import os; from slr_det.ranks import Place; from slr_det.ranks.board import Board; print('.', flush=True)"
-    code += "; Board.join(Place(rank=0, size=2, local_rank=0, local_size=2))"
+    # A shell starts what runs behind it with SIGINT ignored, and so would be whatever that starts.
+    code = f"import signal; signal.signal({int(number)}, signal.SIG_DFL); from slr_det.ranks import Place; "
+    code += "from slr_det.ranks.board import Board; print('.', flush=True); "
+    code += "Board.join(Place(rank=0, size=2, local_rank=0, local_size=2))"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slr_det.config import RunConfig, load_config
+from slr_det.places import runs_folder
 from slr_det.task import Task
 
 #: The label of the runs that train the models every entry starts from.
@@ -75,7 +76,7 @@ class Study:
     @property
     def folder(self) -> Path:
         """Where everything of the study lies."""
-        return Path(str(self.base.get("project") or RunConfig.project)) / self.name
+        return Path(str(self.base.get("project") or runs_folder())) / self.name
 
     def config(self, settings: Mapping[str, Any], rate: float, seed: int) -> RunConfig:
         """The configuration of a run with an entry's ``settings``; ConfigError where they are wrong.

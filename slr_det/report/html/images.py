@@ -42,7 +42,11 @@ def _source(file: Path) -> str:
     content = file.read_bytes()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(io.BytesIO(content), formats=tuple(_TYPES)) as picture:
+        try:
+            opened = Image.open(io.BytesIO(content), formats=tuple(_TYPES))
+        except ImportError as error:  # ultralytics replaces Image.open by one that imports a decoder for other kinds
+            raise UnidentifiedImageError(f"{file}: no picture") from error
+        with opened as picture:
             kind = _TYPES[str(picture.format)]
             if len(content) > _LARGEST:
                 picture.thumbnail((_SIDE, _SIDE))
