@@ -24,7 +24,9 @@ from slr_det.task import Task
 ROOT = Path(__file__).parents[2]
 # Studies and sweeps are files of other kinds, see test_study_files.py and test_sweep.py.
 FILES = [
-    path for path in sorted((ROOT / "configs").rglob("*.yaml")) if path.parent.name not in ("studies", "sweeps")
+    path
+    for path in sorted((ROOT / "configs").rglob("*.yaml"))
+    if path.parent.name not in ("studies", "sweeps")
 ]
 # Zhou et al., Table 5: rate, epochs, AP50 x100 of the dense model, of ADMM and of SLR.
 TABLE_5 = {

@@ -44,7 +44,8 @@ def _source(file: Path) -> str:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
             opened = Image.open(io.BytesIO(content), formats=tuple(_TYPES))
-        except ImportError as error:  # ultralytics replaces Image.open by one that imports a decoder for other kinds
+        # ultralytics replaces Image.open by one that, for an unreadable image, imports a decoder that may be missing.
+        except ImportError as error:
             raise UnidentifiedImageError(f"{file}: no picture") from error
         with opened as picture:
             kind = _TYPES[str(picture.format)]
