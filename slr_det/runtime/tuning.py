@@ -31,6 +31,7 @@ BUDGET = 0.2
 
 _SCHEMA = "slr_det.runtime.choices/1"
 _FEWEST, _MOST = 3, 25  # rounds
+_PAUSE = 0.01  # seconds
 _CLEAR = 0.5  # one of the two takes less than this part of the other's time in every round
 _MACHINES = 8  # processors, libraries and versions of torch that a file remembers, the latest ones
 
@@ -146,15 +147,19 @@ def race(
 ) -> tuple[float, float]:
     """Median seconds of two actions that take turns, after one run of each that is not counted.
 
-    At least three rounds; no more once the budget is spent or the outcome is clear.
+    At least three rounds; no more once the budget is spent or the outcome is clear. Where torch has several threads,
+    they are given time to fall asleep before each run: they spin for milliseconds after their work.
     """
+    pause = _PAUSE if torch.get_num_threads() > 1 else 0.0
     one()
     other()
     first: list[float] = []
     second: list[float] = []
     began = time.perf_counter()
     while len(first) < _MOST:
+        time.sleep(pause)
         first.append(_seconds(one))
+        time.sleep(pause)
         second.append(_seconds(other))
         if len(first) < _FEWEST:
             continue
