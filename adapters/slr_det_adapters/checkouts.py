@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +18,28 @@ def checkout_path(named: str, variable: str, default: str) -> Path:
         return Path(named).expanduser()
     here = Path(default)
     return here if here.is_dir() else Path(__file__).resolve().parents[2] / default
+
+
+def require_checkout(root: Path, parts: Sequence[str], *, title: str, give: str, holds: str) -> None:
+    """Refuse a folder that is empty, as a submodule that was not fetched is, or that lacks a part of the project.
+
+    Args:
+        root: The folder.
+        parts: Files that a checkout has.
+        title: The project's.
+        give: How to have or to name one.
+        holds: What to look for in the right folder.
+
+    Raises:
+        ConfigError: One line.
+    """
+    if not root.is_dir() or not any(root.iterdir()):
+        raise ConfigError(f"{root}: nothing is there, expected a checkout of {title}; {give}")
+    for part in parts:
+        if not (root / part).is_file():
+            raise ConfigError(
+                f"upstream={root}: is no checkout of {title} ({part} is missing); give the folder that holds {holds}"
+            )
 
 
 def device_of(word: str, upstream: str) -> torch.device:

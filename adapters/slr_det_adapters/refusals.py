@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from slr_det.adapter import TrainJob
-from slr_det.errors import ConfigError
+from slr_det.errors import CheckpointError, ConfigError
 
 
 def two_weights(model: str, weights: str, instead: str) -> ConfigError:
@@ -13,6 +14,17 @@ def two_weights(model: str, weights: str, instead: str) -> ConfigError:
     return ConfigError(
         f"model={model} is a checkpoint, which brings its own weights; leave weights={weights} out, or give {instead}"
     )
+
+
+def refuse_other_length(newest: Path, planned: int | None, epochs: int) -> None:
+    """Raise CheckpointError for a phase that is resumed for another number of epochs than it was started for.
+
+    The schedule of the learning rate is laid out for the whole phase.
+    """
+    if planned != epochs:
+        raise CheckpointError(
+            f"{newest}: the run was started for {planned} epochs, not {epochs}; resume with as many, or start a new run"
+        )
 
 
 def refuse_unsupported(job: TrainJob, unsupported: Mapping[str, str]) -> None:

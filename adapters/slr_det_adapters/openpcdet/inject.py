@@ -131,7 +131,14 @@ def import_checkout(path: str | Path = "") -> Checkout:
                 f"upstream={root}: OpenPCDet is imported from {_imported.root} already; use one per process"
             )
         return _imported
-    _require(root)
+    checkouts.require_checkout(
+        root,
+        ("pcdet/__init__.py", "tools/train_utils/train_utils.py"),
+        title="OpenPCDet",
+        give=f"set {VARIABLE} to one, give upstream=DIR (and the configuration by its whole path), or run: "
+        f"git submodule update --init {DEFAULT}",
+        holds="pcdet and tools",
+    )
     require(root, UPSTREAM)
     if "pcdet" in sys.modules:
         raise ConfigError(
@@ -177,20 +184,6 @@ def use_checkout(path: str | Path = "", device: str | torch.device = "") -> Iter
         if chosen.type == "cpu":
             stack.enter_context(cuda_is_cpu(checkout.compiled))
         yield checkout
-
-
-def _require(root: Path) -> None:
-    if not root.is_dir() or not any(root.iterdir()):  # an empty one is a submodule that was not fetched
-        raise ConfigError(
-            f"{root}: nothing is there, expected a checkout of OpenPCDet; set {VARIABLE} to one, give upstream=DIR "
-            f"(and the configuration by its whole path), or run: git submodule update --init {DEFAULT}"
-        )
-    for part in ("pcdet/__init__.py", "tools/train_utils/train_utils.py"):
-        if not (root / part).is_file():
-            raise ConfigError(
-                f"upstream={root}: is no checkout of OpenPCDet ({part} is missing); give the folder that holds pcdet "
-                "and tools"
-            )
 
 
 def _missing(root: Path, error: ModuleNotFoundError) -> Exception:

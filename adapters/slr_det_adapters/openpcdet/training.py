@@ -29,6 +29,7 @@ from slr_det_adapters.openpcdet.arguments import Arguments
 from slr_det_adapters.openpcdet.inject import Checkout
 from slr_det_adapters.openpcdet.objective import HeldBatches
 from slr_det_adapters.randomness import WEIGHTS, reseed, seed_of
+from slr_det_adapters.refusals import refuse_other_length
 
 _MODULE = "train_utils.train_utils"
 _PATTERN = "checkpoint_epoch_*.pth"
@@ -52,12 +53,7 @@ def train(job: TrainJob, *, resume: bool) -> list[dict[str, Any]]:
     newest = last(job.folder)
     if resume and newest.is_file():
         saved = content, card = checkpoints.read(str(newest))
-        if card["epochs"] != job.epochs:
-            # The cycle of the learning rate is laid out for the whole phase.
-            raise CheckpointError(
-                f"{newest}: the run was started for {card['epochs']} epochs, not {job.epochs}; resume with "
-                f"{card['epochs']}, or start a new run"
-            )
+        refuse_other_length(newest, card["epochs"], job.epochs)
         if content["epoch"] >= job.epochs:
             return _history(card)
     upstream = arguments.upstream or (configs.is_config(job.model) and configs.around(job.model)) or ""

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from slr_det.errors import ConfigError
 from slr_det.upstream.project import Upstream
 from slr_det.upstream.seams import require
 from slr_det_adapters import checkouts
@@ -50,7 +49,13 @@ def import_checkout(path: str | Path = "") -> Checkout:
     """
     root = checkout_path(str(path)).resolve()
     if root not in _imported:
-        _require(root)
+        checkouts.require_checkout(
+            root,
+            _PARTS,
+            title="Ultra-Fast-Lane-Detection",
+            give=f"set {VARIABLE} to one, give upstream=DIR, or run: git submodule update --init {DEFAULT}",
+            holds="train.py",
+        )
         require(root, UPSTREAM)
         checkout = Checkout(root, _PROJECT)
         checkout.seam("train", "train")
@@ -73,20 +78,6 @@ def use_checkout(path: str | Path = "", device: str | torch.device = "") -> Iter
         if chosen.type == "cpu":
             stack.enter_context(_cuda_is_cpu())
         yield checkout
-
-
-def _require(root: Path) -> None:
-    if not root.is_dir() or not any(root.iterdir()):  # an empty one is a submodule that was not fetched
-        raise ConfigError(
-            f"{root}: nothing is there, expected a checkout of Ultra-Fast-Lane-Detection; set {VARIABLE} to one, give "
-            f"upstream=DIR, or run: git submodule update --init {DEFAULT}"
-        )
-    for part in _PARTS:
-        if not (root / part).is_file():
-            raise ConfigError(
-                f"upstream={root}: is no checkout of Ultra-Fast-Lane-Detection ({part} is missing); give the folder "
-                "that holds train.py"
-            )
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from slr_det.models.parsingnet import load
 from slr_det.models.weights import read_state_dict
 from slr_det_adapters.hidden import Checkout, installed
 from slr_det_adapters.randomness import HELD_BATCHES, WEIGHTS, reseed, seed_of, untouched_generators
+from slr_det_adapters.refusals import refuse_other_length
 from slr_det_adapters.ufld import building, checkpoints, configs
 from slr_det_adapters.ufld.arguments import Arguments
 from slr_det_adapters.ufld.checkpoints import Checkpoint
@@ -62,12 +63,7 @@ def train(job: TrainJob, *, resume: bool) -> list[dict[str, Any]]:
     newest = last(job.folder)
     if resume and newest.is_file():
         saved = checkpoints.read(str(newest))
-        if saved.card.get("epochs") != job.epochs:
-            # The schedule of the learning rate is laid out for the whole phase.
-            raise CheckpointError(
-                f"{newest}: the run was started for {saved.card.get('epochs')} epochs, not {job.epochs}; resume with "
-                "as many, or start a new run"
-            )
+        refuse_other_length(newest, saved.card.get("epochs"), job.epochs)
         if saved.card["epoch"] >= job.epochs:
             return _history(saved.card)
     around = configs.around(job.model) if configs.is_config(job.model) else None

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from slr_det.errors import ConfigError, DataError
+from slr_det.errors import DataError
 from slr_det.upstream.project import Upstream
 from slr_det.upstream.seams import require
 from slr_det_adapters import checkouts
@@ -54,7 +54,13 @@ def import_checkout(path: str | Path = "") -> Checkout:
     """
     root = checkout_path(str(path)).resolve()
     if root not in _imported:
-        _require(root)
+        checkouts.require_checkout(
+            root,
+            _PARTS,
+            title="ultralytics/yolov3",
+            give=f"set {VARIABLE} to one, give upstream=DIR, or run: git submodule update --init {DEFAULT}",
+            holds="train.py",
+        )
         require(root, UPSTREAM)
         load_ultralytics()  # with its own network use off
         checkout = Checkout(root, _PROJECT)
@@ -76,20 +82,6 @@ def use_checkout(path: str | Path = "") -> Iterator[Checkout]:
     checkout = import_checkout(path)
     with checkout.modules(), _switched_off(), _process_as_it_was():
         yield checkout
-
-
-def _require(root: Path) -> None:
-    if not root.is_dir() or not any(root.iterdir()):  # an empty one is a submodule that was not fetched
-        raise ConfigError(
-            f"{root}: nothing is there, expected a checkout of ultralytics/yolov3; set {VARIABLE} to one, give "
-            f"upstream=DIR, or run: git submodule update --init {DEFAULT}"
-        )
-    for part in _PARTS:
-        if not (root / part).is_file():
-            raise ConfigError(
-                f"upstream={root}: is no checkout of ultralytics/yolov3 ({part} is missing); give the folder that "
-                "holds train.py"
-            )
 
 
 def _seal(checkout: Checkout) -> None:

@@ -29,6 +29,7 @@ from slr_det.errors import CheckpointError, NumericsError
 from slr_det.masks import MaskKeeper
 from slr_det_adapters.hidden import Checkout
 from slr_det_adapters.randomness import reseed, seed_of
+from slr_det_adapters.refusals import refuse_other_length
 from slr_det_adapters.yolov3 import building, checkpoints
 from slr_det_adapters.yolov3.arguments import Arguments
 from slr_det_adapters.yolov3.checkpoints import Checkpoint
@@ -53,12 +54,7 @@ def train(job: TrainJob, *, resume: bool) -> list[dict[str, Any]]:
     newest = last(job.folder)
     if resume and newest.is_file():
         saved = checkpoints.read(str(newest))
-        if saved.card.get("epochs") != job.epochs:
-            # The schedule of the learning rate is laid out for the whole phase.
-            raise CheckpointError(
-                f"{newest}: the run was started for {saved.card.get('epochs')} epochs, not {job.epochs}; resume with "
-                "as many, or start a new run"
-            )
+        refuse_other_length(newest, saved.card.get("epochs"), job.epochs)
         if saved.card["epoch"] >= job.epochs:
             return _history(saved)
     if checkpoints.is_checkpoint(job.model):
